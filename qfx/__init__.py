@@ -1,0 +1,1 @@
+"""Quantization of PyTorch models on one small graph engine."""

@@ -1,0 +1,52 @@
+"""Dotted attributes of a graph module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def get_attribute(root: nn.Module, fqn: str) -> Any:
+    """The attribute at a dotted path.
+
+    Raises:
+        AttributeError: there is nothing at that path.
+    """
+    found: Any = root
+    for part in fqn.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def parent_of(root: nn.Module, fqn: str) -> tuple[nn.Module, str]:
+    """The module that owns the attribute at a dotted path, and the attribute's name."""
+    prefix, _, name = fqn.rpartition(".")
+    return (root.get_submodule(prefix) if prefix else root), name
+
+
+def set_attribute(root: nn.Module, fqn: str, value: Any) -> None:
+    """Put a parameter, tensor (as a buffer) or object at a dotted path, creating modules on the way."""
+    prefix, _, name = fqn.rpartition(".")
+    owner = root
+    for part in prefix.split(".") if prefix else ():
+        if not hasattr(owner, part):
+            owner.add_module(part, nn.Module())
+        owner = getattr(owner, part)
+    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+        if name in owner._parameters:
+            del owner._parameters[name]
+        owner.register_buffer(name, value)
+    else:
+        setattr(owner, name, value)
+
+
+def free_name(root: nn.Module, stem: str) -> str:
+    """The first of ``stem``, ``stem_1`` ... that is no attribute of `root` yet."""
+    if not hasattr(root, stem):
+        return stem
+    number = 1
+    while hasattr(root, f"{stem}_{number}"):
+        number += 1
+    return f"{stem}_{number}"

@@ -1,0 +1,84 @@
+"""The spelling table: from what stands in a graph to the ops it may spell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from qfx.errors import ConfigError
+from qfx.ops import Op, QParamClass
+from qfx.spellings import aten, functions, modules
+from qfx.spellings.spelling import CallSpelling, ModuleSpelling
+
+_CALLS: dict[Any, list[CallSpelling]] = {}
+_MODULES: dict[type, ModuleSpelling] = {}
+_EMITTED: dict[tuple[Op, str], list[CallSpelling]] = {}
+
+
+def _dialect(target: Any) -> str:
+    if isinstance(target, str):
+        return "method"
+    return "aten" if type(target).__name__ == "OpOverload" else "function"
+
+
+def register(spelling: CallSpelling | ModuleSpelling) -> None:
+    """Add one spelling to the table.
+
+    Several call spellings of one target are tried in order (``aten.convolution`` spells six ops); a module class has
+    one.
+
+    Raises:
+        ConfigError: the class already has a spelling.
+    """
+    if isinstance(spelling, ModuleSpelling):
+        if spelling.cls in _MODULES:
+            raise ConfigError(f"{spelling.cls.__name__} already spells {_MODULES[spelling.cls].op}; a class has one spelling")
+        _MODULES[spelling.cls] = spelling
+        return
+    _CALLS.setdefault(spelling.target, []).append(spelling)
+    _EMITTED.setdefault((spelling.op, _dialect(spelling.target)), []).append(spelling)
+
+
+def calls(target: Any) -> list[CallSpelling]:
+    """The spellings of a function, overload or method name; empty for a stranger."""
+    return _CALLS.get(target, [])
+
+
+def module_spelling(cls: type) -> ModuleSpelling | None:
+    """The spelling of exactly this class; a subclass may compute something else."""
+    return _MODULES.get(cls)
+
+
+def spelling_of(op: Op, dialect: str) -> CallSpelling:
+    """The first spelling of `op` in a dialect, for emission; functions stand in where a dialect has none.
+
+    Args:
+        op: the canonical op.
+        dialect: ``"function"`` or ``"aten"``.
+
+    Raises:
+        KeyError: no function spells this op.
+    """
+    for key in (dialect, "function", "method"):
+        for spelling in _EMITTED.get((op, key), ()):
+            if not spelling.inplace:
+                return spelling
+    raise KeyError(f"no function spells {op}")
+
+
+def targets() -> Iterator[Any]:
+    """Every target and class with a spelling."""
+    yield from _CALLS
+    yield from _MODULES
+
+
+@cache
+def opaque(target: Any) -> Op:
+    """The op of its own that an unknown class, function or method name becomes."""
+    name = target if isinstance(target, str) else getattr(target, "__qualname__", None) or str(target)
+    return Op(str(name), ("args*",), qparams=QParamClass.NEVER, opaque=True)
+
+
+for _spelling in (*functions.spellings(), *aten.spellings(), *modules.spellings()):
+    register(_spelling)

@@ -1,0 +1,296 @@
+"""Solve one pattern at one node: complete backtracking on an explicit stack, a reason for every no."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch.fx import Node
+
+from qfx.graph import GraphView, Param, Reading
+from qfx.patterns.language import Pattern
+from qfx.patterns.match import Match, NearMiss
+from qfx.patterns.terms import AnyOf, Anything, Capture, Const, OpTerm, Reject, Term
+
+BUDGET = 10_000
+
+# Goals are a persistent linked list, so a choice point costs one reference: (term, value, rest).
+Goals = tuple[Any, Any, Any] | None
+_UNBOUND: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Bind:
+    """A goal that binds a tag; `value` _UNBOUND means the node of the goal itself."""
+
+    name: str
+    value: Any
+
+
+class _Search:
+    """The state of one search: bindings with an undo trail, and the best partial match so far."""
+
+    def __init__(self, pattern: Pattern, view: GraphView, anchor: Node) -> None:
+        self.pattern, self.view, self.anchor = pattern, view, anchor
+        self.region = view.region(anchor)
+        self.bound: dict[str, Any] = {}
+        self.node_of: dict[OpTerm, Node] = {}
+        self.trail: list[tuple[dict[Any, Any], Any]] = []
+        self.choices: list[tuple[Goals, int]] = []
+        self.steps = 0
+        self.best: NearMiss | None = None
+
+    # -- bookkeeping -----------------------------------------------------------------------------------------------
+    def bind(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        table[key] = value
+        self.trail.append((table, key))
+
+    def undo(self, mark: int) -> None:
+        while len(self.trail) > mark:
+            table, key = self.trail.pop()
+            del table[key]
+
+    def fail(self, reject: Reject) -> Goals | bool:
+        if self.best is None or len(self.node_of) >= self.best.matched:
+            self.best = NearMiss(self.pattern, self.anchor, tuple(self.node_of.values()), reject)
+        return False
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+    def run(self, budget: int) -> Iterator[Match]:
+        goals: Goals = (self.pattern.anchor, self.anchor, None)
+        while True:
+            if goals is None:
+                escaped = self.escapes()
+                if escaped is None:
+                    yield Match(self.pattern, self.view, self.anchor, dict(self.bound), dict(self.node_of))
+                else:
+                    self.fail(escaped)
+                solved: Goals | bool = False
+            else:
+                self.steps += 1
+                if self.steps > budget:
+                    self.fail(Reject(f"gave up after {budget} steps; the pattern has too many orders to try here", self.anchor))
+                    return
+                solved = self.solve(*goals)
+            if solved is False:
+                if not self.choices:
+                    return
+                goals, mark = self.choices.pop()
+                self.undo(mark)
+            else:
+                goals = solved  # type: ignore[assignment]
+
+    def solve(self, term: Any, value: Any, rest: Goals) -> Goals | bool:
+        """Goals left after this one, or False."""
+        if isinstance(term, OpTerm):
+            return self.solve_op(term, value, rest)
+        if isinstance(term, Capture):
+            return self.solve_capture(term, value, rest)
+        if isinstance(term, AnyOf):
+            return self.solve_any(term, value, rest)
+        if isinstance(term, _Bind):
+            self.bind(self.bound, term.name, self.view.read(value) if term.value is _UNBOUND else term.value)
+            return rest
+        if isinstance(term, Anything):
+            return rest
+        if isinstance(term, tuple):
+            if not isinstance(value, tuple) or len(value) != len(term):
+                return self.fail(Reject(lambda: f"expected a list of {len(term)}, found {value!r}", self.anchor))
+            for item, found in zip(reversed(term), reversed(value), strict=True):
+                rest = (item, found, rest)
+            return rest
+        return rest if self.literal(term, value) else self.fail(Reject(lambda: f"expected {_show(term)}, found {value!r}", self.anchor))
+
+    def literal(self, term: Any, value: Any) -> bool:
+        if isinstance(term, Const):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            return number and abs(value - term.value) <= term.tol * abs(term.value)
+        return _same(term, value)
+
+    def solve_capture(self, term: Capture, value: Any, rest: Goals) -> Goals | bool:
+        before = self.bound.get(term.name, _UNBOUND)
+        if before is not _UNBOUND:
+            if _same(before, value):
+                return rest
+            return self.fail(Reject(lambda: f"{term.name!r} is {before!r} in one place and {value!r} in another", self.anchor))
+        if value is None and not term.optional:
+            return self.fail(Reject(f"there is no {term.name!r} here", self.anchor))
+        refused = self.refused(term, value) if value is not None else None
+        if refused is not None:
+            return self.fail(refused)
+        self.bind(self.bound, term.name, value)
+        return rest
+
+    def solve_any(self, term: AnyOf, value: Any, rest: Goals) -> Goals | bool:
+        refused = self.refused(term, value)
+        if refused is not None:
+            return self.fail(refused)
+        alternatives = []
+        for name, branch in term.branches:
+            after: Goals = rest
+            if term.tag is not None:
+                found = name if not term.binds_node else (_UNBOUND if name == "with" else None)
+                after = (_Bind(term.tag, found), value, rest)
+            alternatives.append((branch, value, after))
+        mark = len(self.trail)
+        self.choices.extend((goals, mark) for goals in reversed(alternatives[1:]))
+        return alternatives[0]
+
+    def solve_op(self, term: OpTerm, value: Any, rest: Goals) -> Goals | bool:
+        known = self.node_of.get(term)
+        if known is not None:
+            if known is value:
+                return rest
+            return self.fail(Reject(lambda: f"{term.op} is {known} in one place and {value!r} in another", known))
+        if not isinstance(value, Node):
+            return self.fail(Reject(lambda: f"expected {term.op}, found {value!r}", self.anchor))
+        reading = self.view.read(value)
+        reject = self.mismatch(term, reading)
+        if reject is not None:
+            return self.fail(reject)
+        self.bind(self.node_of, term, value)
+        if term.name is not None:
+            self.bind(self.bound, term.name, reading)
+        for name, wanted in reversed(term.attrs):
+            if isinstance(wanted, Term):
+                rest = (wanted, reading.attrs.get(name), rest)
+        straight, swapped = _orders(term, reading, self.pattern)
+        if swapped is not None:
+            self.choices.append((_push(swapped, reading.inputs, rest), len(self.trail)))
+        return _push(straight, reading.inputs, rest)
+
+    def mismatch(self, term: OpTerm, reading: Reading) -> Reject | None:
+        """Why this node is not this op call, looking at the node alone."""
+        node = reading.node
+        if reading.op is not term.op:
+            return Reject(lambda: f"expected {term.op}, found {reading.op} at {node}", node)
+        if term.spelled is not None and not self.spelled(term, node):
+            return Reject(lambda: f"{node} is spelled {node.target!r}, not one of {_show(term.spelled)}", node)
+        if self.view.region(node) != self.region:
+            return Reject(lambda: f"an in-place op lies between {node} and {self.anchor}", node)
+        if len(term.inputs) != len(reading.inputs) and not term.loose:
+            return Reject(lambda: f"{node} has {len(reading.inputs)} inputs, the pattern {len(term.inputs)}", node)
+        wrong = self.wrong_attribute(term, reading)
+        return wrong if wrong is not None else self.refused(term, reading)
+
+    def wrong_attribute(self, term: OpTerm, reading: Reading) -> Reject | None:
+        node, mentioned = reading.node, dict(term.attrs)
+        for name, wanted in mentioned.items():
+            found = reading.attrs.get(name)
+            if isinstance(wanted, Term):
+                continue
+            if callable(wanted):
+                verdict = wanted(found)
+                if isinstance(verdict, Reject):
+                    return verdict
+                if not verdict:
+                    return Reject(lambda n=name, f=found, w=wanted: f"{node}: {n}={f!r} is refused by {w.__name__}", node)
+            elif not _same(wanted, found):
+                return Reject(lambda n=name, f=found, w=wanted: f"{node}: {n}={f!r}, the pattern wants {w!r}", node)
+        if not term.loose:
+            for name, attr in term.op.attrs.items():
+                if attr.strict and name not in mentioned and not _same(attr.default, reading.attrs.get(name)):
+                    return Reject(
+                        lambda n=name: f"{node}: {n}={reading.attrs.get(n)!r}, and the pattern does not speak of {n}", node
+                    )
+        return None
+
+    def spelled(self, term: OpTerm, node: Node) -> bool:
+        target = type(self.view.module(str(node.target))) if node.op == "call_module" else node.target
+        return target in (term.spelled or ())
+
+    def refused(self, term: Term, value: Any) -> Reject | None:
+        """The first predicate of `term` that says no."""
+        for predicate in term.where_:
+            verdict = predicate(value)
+            if isinstance(verdict, Reject):
+                return verdict
+            if not verdict:
+                name = getattr(predicate, "__name__", repr(predicate))
+                return Reject(lambda n=name: f"{value!r} is refused by {n} ({term.line})", value)
+        return None
+
+    def escapes(self) -> Reject | None:
+        """An inner node somebody outside uses, unless its op is recomputable or the term says keep."""
+        inside = set(self.node_of.values())
+        for term, node in self.node_of.items():
+            if node is self.anchor or term.kept or term.op.recomputable:
+                continue
+            for user in node.users:
+                if user not in inside:
+                    return Reject(lambda n=node, u=user: f"{n} is also used by {u}, outside the match", node)
+        return None
+
+
+def _push(terms: tuple[Any, ...], values: tuple[Any, ...], rest: Goals) -> Goals:
+    for term, value in zip(reversed(terms), reversed(values[: len(terms)]), strict=False):
+        rest = (term, value, rest)
+    return rest
+
+
+def _orders(term: OpTerm, reading: Reading, pattern: Pattern) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+    """The term's inputs as written, and swapped where that can make a difference."""
+    terms = term.inputs
+    if not term.op.commutative or len(terms) < 2 or reading.inputs[0] is reading.inputs[1]:
+        return terms, None
+    both_free = all(isinstance(t, Capture) and pattern.uses.get(t.name) == 1 and not t.where_ for t in terms[:2])
+    if both_free:
+        return terms, None
+    return terms, (terms[1], terms[0], *terms[2:])
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, Node | Param) or isinstance(b, Node | Param):
+        return False
+    if isinstance(a, bool) != isinstance(b, bool):
+        return False
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return type(a) is type(b) and bool(a == b) if not isinstance(a, int | float) else isinstance(b, int | float) and a == b
+
+
+def _show(term: Any) -> str:
+    if isinstance(term, Const):
+        return f"{term.value} (within {term.tol})"
+    if isinstance(term, frozenset):
+        return ", ".join(sorted(getattr(t, "__name__", str(t)) for t in term))
+    return repr(term)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a try gave: the match, or the nearest miss; and what it cost."""
+
+    match: Match | None
+    miss: NearMiss | None
+    steps: int
+
+
+def match(pattern: Pattern, view: GraphView, node: Node, *, where: Any = None, budget: int = BUDGET) -> Outcome:
+    """Match `pattern` with its anchor at `node`.
+
+    Args:
+        pattern: what to look for.
+        view: the graph.
+        node: where the anchor must be.
+        where: predicate of the whole match (bool or `Reject`); other ways to match are tried when it says no.
+        budget: steps after which the search gives up and says so.
+
+    Returns:
+        The first match, or the best partial one with the reason it went no further.
+    """
+    search = _Search(pattern, view, node)
+    for found in search.run(budget):
+        verdict = True if where is None else where(found)
+        if verdict is True:
+            return Outcome(found, None, search.steps)
+        search.fail(verdict if isinstance(verdict, Reject) else Reject("the rule's where refused the match", node))
+    return Outcome(None, search.best, search.steps)
+
+
+def matches(pattern: Pattern, view: GraphView, node: Node, *, budget: int = BUDGET) -> Iterator[Match]:
+    """Every way `pattern` matches at `node`."""
+    yield from _Search(pattern, view, node).run(budget)

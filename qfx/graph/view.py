@@ -38,6 +38,7 @@ class GraphView:
         self._readings: dict[Node, Reading] = {}
         self._params: dict[int, Param] = {}
         self._readers: dict[int, list[tuple[Node, str]]] | None = None
+        self._callers: dict[int, int] | None = None
         self._regions: dict[Node, int] | None = None
         self._modules: dict[str, torch.nn.Module] = dict(gm.named_modules(remove_duplicate=False))
 
@@ -159,6 +160,19 @@ class GraphView:
                     self._readers.setdefault(id(value.tensor), []).append((node, name))
         return self._readers.get(id(param.tensor), [])
 
+    def callers(self, target: str) -> int:
+        """How many nodes call the submodule at `target`, under whatever name."""
+        if self._callers is None:
+            self._callers = {}
+            for node in self.gm.graph.nodes:
+                self._count_call(node, 1)
+        return self._callers.get(id(self.module(target)), 0)
+
+    def _count_call(self, node: Node, change: int) -> None:
+        if self._callers is not None and node.op == "call_module":
+            key = id(self.module(str(node.target)))
+            self._callers[key] = self._callers.get(key, 0) + change
+
     @staticmethod
     def params_of(reading: Reading) -> Iterator[tuple[str, Param]]:
         """(input name, parameter) for every parameter a reading takes."""
@@ -184,6 +198,7 @@ class GraphView:
         """A new node exists; it lies in the mutation region of `near`."""
         if self._regions is not None:
             self._regions[node] = self._regions.get(near, -1)
+        self._count_call(node, 1)
         if self._readers is not None:
             for name, value in self.params_of(self.read(node)):
                 self._readers.setdefault(id(value.tensor), []).append((node, name))
@@ -191,6 +206,8 @@ class GraphView:
     def forget(self, node: Node, *, erased: bool = False) -> None:
         """Read `node` anew next time; with `erased`, it no longer reads its parameters either."""
         reading = self._readings.pop(node, None)
+        if erased:
+            self._count_call(node, -1)
         if erased and reading is not None and self._readers is not None:
             for _, value in self.params_of(reading):
                 left = [(n, name) for n, name in self._readers.get(id(value.tensor), ()) if n is not node]

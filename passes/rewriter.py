@@ -1,0 +1,291 @@
+"""The one way a graph is edited: emit in the matched dialect, copy metadata, record provenance, roll back on error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from qfx.errors import RuleError
+from qfx.graph import GraphView, Param, Reading, get_attribute, parent_of, set_attribute
+from qfx.graph.provenance import KEY, merged
+from qfx.ops import Op
+from qfx.passes.emit import call_arguments, module_like
+from qfx.patterns import Match
+from qfx.spellings import ModuleSpelling, spelling_of
+
+
+@dataclass(eq=False, slots=True)
+class NewParam:
+    """A tensor a rule made; it becomes a module's parameter or an attribute with a ``get_attr``, whichever fits."""
+
+    tensor: torch.Tensor
+    name: str
+    node: Node | None = None
+
+
+class Rewriter:
+    """What a rule edits the graph with.
+
+    A rule gets it as its second argument; new nodes appear just before the matched anchor, in the dialect of the
+    matched node they stand for (a module stays a module), with the anchor's metadata and the origins of all matched
+    nodes. Until the rule has returned, everything can be undone.
+
+    Attributes:
+        gm: the graph module being edited.
+        view: its canonical view.
+        renamed: names of replaced nodes -> name of what stands there now; sites are carried through it.
+    """
+
+    def __init__(self, gm: GraphModule, view: GraphView) -> None:
+        self.gm, self.view = gm, view
+        self.renamed: dict[str, str] = {}
+        self.created: list[Node] = []
+        self.orphans: set[str] = set()
+        self._undo: list[Callable[[], None]] = []
+        self._numbers: dict[str, int] = {}
+        self._match: Match | None = None
+        self._anchor: Node | None = None
+        self._near: tuple[Node, ...] = ()
+
+    # -- what rules call -------------------------------------------------------------------------------------------
+    def call(self, target: Op | Callable[..., Any], *inputs: Any, **attrs: Any) -> Node:
+        """Emit a call of a canonical op (in the matched dialect) or of a plain function.
+
+        Args:
+            target: ``ops.conv2d``, or any importable function.
+            inputs: nodes, captures, `NewParam`s, literals.
+            attrs: canonical attributes for an op (``**m.conv.attrs``), keyword arguments for a function.
+
+        Raises:
+            RuleError: nothing in this dialect spells the op.
+        """
+        if not isinstance(target, Op):
+            return self._insert("call_function", target, self._written(inputs), {k: self._written(v) for k, v in attrs.items()})
+        like = self._like(target)
+        if like is not None and like.dialect == "module":
+            return self._call_module_like(like, inputs, attrs)
+        dialect = like.dialect if like is not None else self._dialect()
+        try:
+            spelling = like.spelling if like is not None and like.dialect != "method" else None
+            if spelling is None or isinstance(spelling, ModuleSpelling) or spelling.inplace or spelling.primary:
+                spelling = spelling_of(target, "aten" if dialect == "aten" else "function")
+        except KeyError as error:
+            raise RuleError(f"nothing spells {target}; give g.call a function, or register a spelling") from error
+        args, kwargs = call_arguments(spelling, target, [self._written(v) for v in inputs], attrs)
+        kind = "call_method" if isinstance(spelling.target, str) else "call_function"
+        return self._insert(kind, spelling.target, args, kwargs)
+
+    def method(self, name: str, *inputs: Any, **kwargs: Any) -> Node:
+        """Emit ``inputs[0].name(...)``."""
+        return self._insert("call_method", name, self._written(inputs), kwargs)
+
+    def module(self, module: nn.Module, *inputs: Any, at: str | None = None, stem: str = "module", **kwargs: Any) -> Node:
+        """Emit a call of `module`, installed at path `at` (replacing what is there) or under a free name from `stem`."""
+        path = at if at is not None else self._free_name(stem)
+        self._install(path, module)
+        return self._insert("call_module", path, self._written(inputs), {k: self._written(v) for k, v in kwargs.items()})
+
+    def param(self, tensor: torch.Tensor, *, like: Param | None = None, name: str | None = None, near: Param | None = None) -> NewParam:
+        """A new parameter: in the place of `like`, or called `name` beside `near`."""
+        fqn = like.fqn if like is not None else None
+        if fqn is None:
+            prefix = near.fqn.rpartition(".")[0] if near is not None else ""
+            fqn = f"{prefix}.{name or 'param'}" if prefix else (name or "param")
+        return NewParam(tensor, fqn)
+
+    def attribute(self, stem: str, value: Any) -> Node:
+        """Store a tensor or object on the graph module under a free name from `stem`; a ``get_attr`` of it."""
+        name = self._free_name(stem)
+        if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+            self.gm.register_buffer(name, value)
+        else:
+            setattr(self.gm, name, value)
+        self._undo.append(lambda: delattr(self.gm, name))
+        return self._insert("get_attr", name, (), {})
+
+    def sole_caller(self, target: str) -> bool:
+        """Whether one node only calls the submodule at `target`."""
+        return self.view.callers(target) == 1
+
+    # -- what the driver calls -------------------------------------------------------------------------------------
+    def begin(self, match: Match) -> None:
+        """Start editing at a match."""
+        self._match, self._anchor, self._near = match, match.anchor, match.nodes
+        self.created, self._undo = [], []
+
+    @contextmanager
+    def at(self, anchor: Node, near: Iterable[Node] = ()) -> Any:
+        """Edit before `anchor` without a match: for passes that walk the graph themselves."""
+        before = (self._match, self._anchor, self._near)
+        self._match, self._anchor, self._near = None, anchor, tuple(near) or (anchor,)
+        try:
+            yield self
+        finally:
+            self._match, self._anchor, self._near = before
+
+    def rollback(self) -> None:
+        """Undo everything since `begin`."""
+        for node in reversed(self.created):
+            self.view.forget(node, erased=True)
+            self.gm.graph.erase_node(node)
+        for undo in reversed(self._undo):
+            undo()
+        self.created, self._undo = [], []
+
+    def commit(self, result: Any) -> Node:
+        """Put the rule's result in the anchor's place and drop matched nodes nobody needs any more.
+
+        Raises:
+            RuleError: the result is no node of this graph.
+        """
+        match = self._match
+        assert match is not None
+        anchor, node = match.anchor, self._node(result)
+        if node is anchor:
+            return node
+        mine = set(self.created)
+        anchor.replace_all_uses_with(node, delete_user_cb=lambda user: user not in mine)
+        self.renamed[anchor.name] = node.name
+        self._carry_names(match, mine)
+        for user in node.users:
+            self.view.forget(user)
+        for dead in match.nodes:
+            self.erase_if_unused(dead)
+        return node
+
+    def _carry_names(self, match: Match, mine: set[Node]) -> None:
+        by_op = {self.view.read(new).op: new.name for new in mine}
+        for old in match.nodes:
+            if old is not match.anchor and self.view.read(old).op in by_op:
+                self.renamed[old.name] = by_op[self.view.read(old).op]
+
+    def replace(self, old: Node, value: Any) -> None:
+        """Make all users of `old` use `value`; `old` goes if nobody needs it."""
+        node = self._node(value)
+        for user in list(old.users):
+            if user is not node:
+                user.replace_input_with(old, node)
+                self.view.forget(user)
+        self.renamed[old.name] = node.name
+        self.erase_if_unused(old)
+
+    def erase_if_unused(self, node: Node) -> None:
+        """Erase a node without users, and what only it used."""
+        stack = [node]
+        while stack:
+            each = stack.pop()
+            if each._erased or each.users or each.op in ("placeholder", "output"):
+                continue
+            sources = list(each.all_input_nodes)
+            if each.op == "call_module":
+                self.orphans.add(str(each.target))
+            self.view.forget(each, erased=True)
+            self.gm.graph.erase_node(each)
+            stack.extend(s for s in sources if s.op == "get_attr" or s in self._near)
+
+    def drop_orphans(self) -> None:
+        """Delete submodules whose last caller was erased."""
+        if self.orphans:
+            used = {str(n.target) for n in self.gm.graph.nodes if n.op == "call_module"}
+            for target in sorted(self.orphans - used):
+                if not any(u.startswith(f"{target}.") for u in used):
+                    self.gm.delete_submodule(target)
+                    self.view.forget_module(target)
+            self.orphans.clear()
+
+    # -- details ---------------------------------------------------------------------------------------------------
+    def _free_name(self, stem: str) -> str:
+        # Counting on from the last number given keeps many names of one stem linear.
+        number = self._numbers.get(stem, 0)
+        name = f"{stem}_{number}" if number else stem
+        while hasattr(self.gm, name):
+            number += 1
+            name = f"{stem}_{number}"
+        self._numbers[stem] = number + 1
+        return name
+
+    def _like(self, op: Op) -> Reading | None:
+        for node in self._near:
+            reading = self.view.read(node)
+            if reading.op is op:
+                return reading
+        return None
+
+    def _dialect(self) -> str:
+        assert self._anchor is not None
+        return self.view.read(self._anchor).dialect
+
+    def _node(self, value: Any) -> Node:
+        value = value.node if isinstance(value, Reading | Param) else value
+        if isinstance(value, Node) and value.graph is self.gm.graph and not value._erased:
+            return value
+        raise RuleError(f"expected a node of this graph, got {value!r}; return what g.call gave, or a capture")
+
+    def _written(self, value: Any) -> Any:
+        """A value as it stands in ``node.args``."""
+        if isinstance(value, Reading):
+            return value.node
+        if isinstance(value, Param):
+            return value.node if value.node is not None else self._insert("get_attr", value.fqn, (), {})
+        if isinstance(value, NewParam):
+            if value.node is None:
+                value.node = self._store(value)
+            return value.node
+        return type(value)(self._written(v) for v in value) if isinstance(value, list | tuple) else value
+
+    def _store(self, new: NewParam) -> Node:
+        stem = new.name.replace(".", "_")
+        name = self._free_name(stem)
+        set_attribute(self.gm, name, nn.Parameter(new.tensor, requires_grad=new.tensor.requires_grad))
+        self._undo.append(lambda: delattr(self.gm, name))
+        return self._insert("get_attr", name, (), {})
+
+    def _call_module_like(self, like: Reading, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Node:
+        spelling, path = like.spelling, str(like.node.target)
+        assert isinstance(spelling, ModuleSpelling)
+        tensors = dict(zip(like.op.names, inputs, strict=False))
+        clone = module_like(self.view.module(path), spelling, tensors, attrs)
+        at = path if self.sole_caller(path) else None
+        called = [tensors[p.canonical] for p in spelling.call.parameters if tensors.get(p.canonical) is not None]
+        return self.module(clone, *called, at=at, stem=path.replace(".", "_"))
+
+    def _install(self, path: str, module: nn.Module) -> None:
+        owner, name = parent_of(self.gm, path)
+        previous = owner._modules.get(name)
+        owner.add_module(name, module)
+        self.view.forget_module(path)
+
+        def undo() -> None:
+            if previous is None:
+                delattr(owner, name)
+            else:
+                owner.add_module(name, previous)
+            self.view.forget_module(path)
+
+        self._undo.append(undo)
+
+    def _insert(self, kind: str, target: Any, args: Any, kwargs: dict[str, Any]) -> Node:
+        assert self._anchor is not None
+        graph, name = self.gm.graph, None
+        if kind == "call_module":
+            name = str(target).replace(".", "_")
+        with graph.inserting_before(self._anchor):
+            node = graph.create_node(kind, target, tuple(args), kwargs, name)
+        node.meta = {k: v for k, v in self._anchor.meta.items() if k != KEY}
+        node.meta[KEY] = merged(reversed(self._near))
+        self.created.append(node)
+        self.view.created(node, self._anchor)
+        return node
+
+
+def tensor_of(gm: GraphModule, node: Node) -> torch.Tensor:
+    """The tensor a ``get_attr`` node fetches."""
+    found = get_attribute(gm, str(node.target))
+    assert isinstance(found, torch.Tensor)
+    return found

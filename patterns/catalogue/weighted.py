@@ -1,0 +1,60 @@
+"""Patterns around ops with a weight: convolutions, transposed convolutions, linear."""
+
+from __future__ import annotations
+
+from qfx import ops
+from qfx.patterns.language import Pattern, pattern
+from qfx.patterns.terms import maybe
+
+CONVS = (ops.conv1d, ops.conv2d, ops.conv3d)
+TRANSPOSED = (ops.conv_transpose1d, ops.conv_transpose2d, ops.conv_transpose3d)
+WEIGHTED = (*CONVS, *TRANSPOSED, ops.linear)
+
+
+def weighted_bn(op: ops.Op) -> Pattern:
+    """`op` followed by a batch norm in eval mode."""
+
+    @pattern
+    def weighted_bn(x, w, mean, var, gamma=None, beta=None, b=None):  # type: ignore[no-untyped-def]
+        y = op(x, w, b).named("weighted")
+        return ops.batch_norm(y, gamma, beta, mean, var, training=False).named("bn")
+
+    return weighted_bn
+
+
+def weighted_relu(op: ops.Op) -> Pattern:
+    """`op`, then relu."""
+
+    @pattern
+    def weighted_relu(x, w, b=None):  # type: ignore[no-untyped-def]
+        return ops.relu(op(x, w, b).named("weighted")).named("relu")
+
+    return weighted_relu
+
+
+@pattern
+def bn_relu(x, mean, var, gamma=None, beta=None):  # type: ignore[no-untyped-def]
+    """A batch norm of its own, then relu."""
+    return ops.relu(ops.batch_norm(x, gamma, beta, mean, var, training=False).named("bn")).named("relu")
+
+
+@pattern
+def dropped(x):  # type: ignore[no-untyped-def]
+    """Dropout that is switched off."""
+    return ops.dropout(x, training=False)
+
+
+@pattern
+def identity(x):  # type: ignore[no-untyped-def]
+    """Something that returns its input."""
+    return ops.identity(x)
+
+
+def optional_relu(op: ops.Op) -> Pattern:
+    """`op` with or without relu after it."""
+
+    @pattern
+    def optional_relu(x, w, b=None):  # type: ignore[no-untyped-def]
+        return maybe(ops.relu, op(x, w, b).named("weighted"), tag="relu")
+
+    return optional_relu

@@ -1,0 +1,105 @@
+"""Where a node came from: its original name, module path and source line, as plain data in ``node.meta``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch.fx import GraphModule, Node
+
+KEY = "qfx_origins"
+LINE_KEY = "qfx_line"
+_FRAMEWORK = ("torch.", "qfx.", "networkx.")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One node of the user's graph.
+
+    Attributes:
+        name: the node's name at capture.
+        target: how it was spelled there.
+        module_path: the submodule it ran in (``layer3.0``), empty at the top.
+        line: ``file:line`` of the user's source, or empty where the capture did not tell.
+    """
+
+    name: str
+    target: str
+    module_path: str
+    line: str
+
+    def __str__(self) -> str:
+        where = ", ".join(part for part in (self.line, self.module_path) if part)
+        return f"{self.name} ({where})" if where else self.name
+
+
+def user_line() -> str:
+    """``file:line`` of the nearest frame that is neither torch's nor ours; a few microseconds, no traceback objects."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if not (name == "torch" or name.startswith(_FRAMEWORK)):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        if frame.f_back is None:
+            return ""
+        frame = frame.f_back
+    return ""
+
+
+def stamp(gm: GraphModule) -> None:
+    """Give every node of a fresh capture itself as its origin."""
+    for node in gm.graph.nodes:
+        if KEY not in node.meta:
+            node.meta[KEY] = (Origin(node.name, spelled(node), module_path(node), line_of(node)),)
+
+
+def origins(node: Node) -> tuple[Origin, ...]:
+    """The user's nodes that `node` stands for."""
+    return node.meta.get(KEY, ())
+
+
+def merged(nodes: Iterable[Node]) -> tuple[Origin, ...]:
+    """The origins of several nodes, once each, in order."""
+    return tuple(dict.fromkeys(origin for node in nodes for origin in origins(node)))
+
+
+def describe(node: Node) -> str:
+    """A node for a message: its name, the user's source line, the module path."""
+    found = origins(node)
+    if not found:
+        return node.name
+    where = ", ".join(part for part in (found[0].line, found[0].module_path) if part)
+    return f"{node.name} ({where})" if where else node.name
+
+
+def spelled(node: Node) -> str:
+    """The target as a user would write it."""
+    target = node.target
+    if isinstance(target, str):
+        return f".{target}()" if node.op == "call_method" else target
+    return str(target) if not hasattr(target, "__name__") else f"{getattr(target, '__module__', '')}.{target.__name__}".lstrip(".")
+
+
+def module_path(node: Node) -> str:
+    """Qualified name of the submodule a node ran in, or that it calls."""
+    if node.op == "call_module":
+        return str(node.target)
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    last = list(stack.values())[-1]
+    return str(last[0] if isinstance(last, tuple) else last)
+
+
+def line_of(node: Node) -> str:
+    """The user's source line: ours when we traced, else from the stack trace the capture recorded."""
+    line = node.meta.get(LINE_KEY)
+    if line:
+        return str(line)
+    trace = node.meta.get("stack_trace") or ""
+    frames = [part for part in trace.splitlines() if part.strip().startswith("File ")]
+    if not frames:
+        return ""
+    path, _, rest = frames[-1].strip()[5:].partition(", line ")
+    return f"{path.strip(chr(34))}:{rest.split(',')[0]}"

@@ -9,5 +9,5 @@ ROOTS = {"qfx": "qfx", "qfx.passes": "passes", "qfx.patterns": "patterns"}
 
 setup(
     package_dir=ROOTS,
-    packages=[name for root, folder in ROOTS.items() for name in (root, *(f"{root}.{sub}" for sub in find_packages(folder)))],
+    packages=[n for root, folder in ROOTS.items() for n in (root, *(f"{root}.{sub}" for sub in find_packages(folder)))],
 )

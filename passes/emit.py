@@ -42,7 +42,9 @@ def call_arguments(
     return tuple(args), kwargs
 
 
-def module_like(module: nn.Module, spelling: ModuleSpelling, tensors: Mapping[str, Any], attrs: Mapping[str, Any]) -> nn.Module:
+def module_like(
+    module: nn.Module, spelling: ModuleSpelling, tensors: Mapping[str, Any], attrs: Mapping[str, Any]
+) -> nn.Module:
     """A shallow copy of `module` with other parameters and attributes; the original is not touched.
 
     Args:

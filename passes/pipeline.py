@@ -65,12 +65,19 @@ class Step(Protocol):
     """A pass as a pipeline sees it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Shown in traces, reports and errors."""
+
     @property
-    def requires(self) -> frozenset[Fact]: ...
+    def requires(self) -> frozenset[Fact]:
+        """Facts that must hold before."""
+
     @property
-    def provides(self) -> frozenset[Fact]: ...
-    def run(self, gm: GraphModule, context: Context) -> PassLog: ...
+    def provides(self) -> frozenset[Fact]:
+        """Facts that hold afterwards."""
+
+    def run(self, gm: GraphModule, context: Context) -> PassLog:
+        """Do the work, in place."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ class Pass:
     budget: int = BUDGET
 
     def __call__(self, gm: GraphModule) -> PassResult:
+        """Run on a graph module, in place, as ``torch.fx`` passes do."""
         return run_steps(gm, (self,))
 
     def run(self, gm: GraphModule, context: Context) -> PassLog:
@@ -195,6 +203,7 @@ class FunctionPass:
     provides: frozenset[Fact] = frozenset()
 
     def __call__(self, gm: GraphModule) -> PassResult:
+        """Run on a graph module, in place, as ``torch.fx`` passes do."""
         return run_steps(gm, (self,))
 
     def run(self, gm: GraphModule, context: Context) -> PassLog:
@@ -222,10 +231,12 @@ class Pipeline:
             missing = step.requires - facts
             if missing:
                 have = ", ".join(sorted(facts)) or "nothing"
-                raise PassError(f"pipeline {self.name}: pass {step.name} needs {', '.join(sorted(missing))}, the passes before it give {have}")
+                needs = ", ".join(sorted(missing))
+                raise PassError(f"pipeline {self.name}: pass {step.name} needs {needs}; before it there is {have}")
             facts |= step.provides
 
     def __call__(self, gm: GraphModule) -> PassResult:
+        """Run on a graph module, in place, as ``torch.fx`` passes do."""
         return run_steps(gm, self.steps)
 
 
@@ -244,7 +255,9 @@ def run_steps(gm: GraphModule, steps: Sequence[Step], context: Context | None = 
             raise
         except Exception as error:
             ran = ", ".join(entry.name for entry in context.logs) or "none"
-            raise PassError(f"pass {step.name} failed: {type(error).__name__}: {error} (passes before it: {ran})") from error
+            raise PassError(
+                f"pass {step.name} failed: {type(error).__name__}: {error} (passes before it: {ran})"
+            ) from error
         context.logs.append(log)
         if log.changed:
             changed = True
@@ -266,7 +279,9 @@ def drop_dead_code(gm: GraphModule, context: Context) -> None:
     context.rewriter.drop_orphans()
 
 
-def rewrite(gm: GraphModule, rules: Sequence[Rule], *, until: Literal["once", "fixpoint"] = "once", name: str = "rewrite") -> GraphModule:
+def rewrite(
+    gm: GraphModule, rules: Sequence[Rule], *, until: Literal["once", "fixpoint"] = "once", name: str = "rewrite"
+) -> GraphModule:
     """Apply your own rules to a copy of a graph module.
 
     Args:

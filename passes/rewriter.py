@@ -66,7 +66,9 @@ class Rewriter:
             RuleError: nothing in this dialect spells the op.
         """
         if not isinstance(target, Op):
-            return self._insert("call_function", target, self._written(inputs), {k: self._written(v) for k, v in attrs.items()})
+            return self._insert(
+                "call_function", target, self._written(inputs), {k: self._written(v) for k, v in attrs.items()}
+            )
         like = self._like(target)
         if like is not None and like.dialect == "module":
             return self._call_module_like(like, inputs, attrs)
@@ -85,13 +87,19 @@ class Rewriter:
         """Emit ``inputs[0].name(...)``."""
         return self._insert("call_method", name, self._written(inputs), kwargs)
 
-    def module(self, module: nn.Module, *inputs: Any, at: str | None = None, stem: str = "module", **kwargs: Any) -> Node:
-        """Emit a call of `module`, installed at path `at` (replacing what is there) or under a free name from `stem`."""
+    def module(
+        self, module: nn.Module, *inputs: Any, at: str | None = None, stem: str = "module", **kwargs: Any
+    ) -> Node:
+        """Emit a call of `module`, installed at `at` (replacing what is there) or under a free name from `stem`."""
         path = at if at is not None else self._free_name(stem)
         self._install(path, module)
-        return self._insert("call_module", path, self._written(inputs), {k: self._written(v) for k, v in kwargs.items()})
+        return self._insert(
+            "call_module", path, self._written(inputs), {k: self._written(v) for k, v in kwargs.items()}
+        )
 
-    def param(self, tensor: torch.Tensor, *, like: Param | None = None, name: str | None = None, near: Param | None = None) -> NewParam:
+    def param(
+        self, tensor: torch.Tensor, *, like: Param | None = None, name: str | None = None, near: Param | None = None
+    ) -> NewParam:
         """A new parameter: in the place of `like`, or called `name` beside `near`."""
         fqn = like.fqn if like is not None else None
         if fqn is None:

@@ -72,21 +72,27 @@ def pattern(function: Callable[..., Any]) -> Pattern:
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             raise PatternError(f"{line}: pattern {function.__name__}: *args and **kwargs cannot be captures")
         if parameter.default is not parameter.empty and parameter.default is not None:
-            raise PatternError(f"{line}: pattern {function.__name__}: the only default a capture can have is None (may be absent)")
+            raise PatternError(
+                f"{line}: pattern {function.__name__}: the only default a capture can have is None (may be absent)"
+            )
         captures.append(Capture(name=parameter.name, optional=parameter.default is None, line=line))
     try:
         anchor = function(*captures)
     except QfxError:
         raise
     except Exception as error:
-        raise PatternError(f"{line}: the body of pattern {function.__name__} raised {type(error).__name__}: {error}") from error
+        raise PatternError(
+            f"{line}: the body of pattern {function.__name__} raised {type(error).__name__}: {error}"
+        ) from error
     return from_term(function.__name__, anchor, line, captures)
 
 
 def from_term(name: str, anchor: Any, line: str, captures: list[Capture]) -> Pattern:
     """A pattern from a term built by hand (backend configs are compiled this way); checks it as `pattern` does."""
     if not isinstance(anchor, Term) or isinstance(anchor, Const):
-        raise PatternError(f"{line}: pattern {name} must return one term, got {anchor!r}; a tuple of outputs is not a pattern")
+        raise PatternError(
+            f"{line}: pattern {name} must return one term, got {anchor!r}; a tuple of outputs is not a pattern"
+        )
     counts: dict[str, int] = {}
     bound: set[str] = set()
     size = 0
@@ -101,16 +107,21 @@ def from_term(name: str, anchor: Any, line: str, captures: list[Capture]) -> Pat
         size += isinstance(term, OpTerm)
         if label is not None:
             if label in {c.name for c in captures}:
-                raise PatternError(f"{term.line}: {label!r} is both a capture of pattern {name} and a name or tag in it")
+                raise PatternError(
+                    f"{term.line}: {label!r} is both a capture of pattern {name} and a name or tag in it"
+                )
             bound.add(label)
     unused = [c.name for c in captures if c.name not in counts]
     if unused:
-        raise PatternError(f"{line}: pattern {name} never uses {', '.join(unused)}; a capture must be reachable from the result")
+        raise PatternError(
+            f"{line}: pattern {name} never uses {', '.join(unused)}; a capture must be reachable from the result"
+        )
     always = _always_bound(anchor)
     for capture in captures:
         if capture.name not in always and not capture.optional:
             raise PatternError(
-                f"{line}: pattern {name} binds {capture.name!r} in one branch only; give it the default None or use it in every branch"
+                f"{line}: pattern {name} binds {capture.name!r} in one branch only; "
+                "give it the default None or use it in every branch"
             )
     names = frozenset(bound | set(counts))
     return Pattern(name, anchor, tuple(c.name for c in captures), names, line, _roots(anchor), size, counts)

@@ -25,7 +25,9 @@ class Match:
         nodes: all matched nodes.
     """
 
-    def __init__(self, pattern: Pattern, view: GraphView, anchor: Node, bound: dict[str, Any], node_of: dict[OpTerm, Node]) -> None:
+    def __init__(
+        self, pattern: Pattern, view: GraphView, anchor: Node, bound: dict[str, Any], node_of: dict[OpTerm, Node]
+    ) -> None:
         self.pattern, self.view, self.anchor = pattern, view, anchor
         self.bound, self.node_of = bound, node_of
         self.nodes = tuple(node_of.values())
@@ -37,7 +39,9 @@ class Match:
             return self.bound[name]
         if name in self.pattern.names:
             return None
-        raise AttributeError(f"pattern {self.pattern.name} binds no {name!r}; it binds {', '.join(sorted(self.pattern.names))}")
+        raise AttributeError(
+            f"pattern {self.pattern.name} binds no {name!r}; it binds {', '.join(sorted(self.pattern.names))}"
+        )
 
     def reading(self, node: Node) -> Reading:
         """The canonical reading of any node."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch.fx import Node
@@ -70,7 +71,11 @@ class _Search:
             else:
                 self.steps += 1
                 if self.steps > budget:
-                    self.fail(Reject(f"gave up after {budget} steps; the pattern has too many orders to try here", self.anchor))
+                    self.fail(
+                        Reject(
+                            f"gave up after {budget} steps; the pattern has too many orders to try here", self.anchor
+                        )
+                    )
                     return
                 solved = self.solve(*goals)
             if solved is False:
@@ -100,7 +105,11 @@ class _Search:
             for item, found in zip(reversed(term), reversed(value), strict=True):
                 rest = (item, found, rest)
             return rest
-        return rest if self.literal(term, value) else self.fail(Reject(lambda: f"expected {_show(term)}, found {value!r}", self.anchor))
+        return (
+            rest
+            if self.literal(term, value)
+            else self.fail(Reject(lambda: f"expected {_show(term)}, found {value!r}", self.anchor))
+        )
 
     def literal(self, term: Any, value: Any) -> bool:
         if isinstance(term, Const):
@@ -113,7 +122,9 @@ class _Search:
         if before is not _UNBOUND:
             if _same(before, value):
                 return rest
-            return self.fail(Reject(lambda: f"{term.name!r} is {before!r} in one place and {value!r} in another", self.anchor))
+            return self.fail(
+                Reject(lambda: f"{term.name!r} is {before!r} in one place and {value!r} in another", self.anchor)
+            )
         if value is None and not term.optional:
             return self.fail(Reject(f"there is no {term.name!r} here", self.anchor))
         refused = self.refused(term, value) if value is not None else None
@@ -185,15 +196,14 @@ class _Search:
                 if isinstance(verdict, Reject):
                     return verdict
                 if not verdict:
-                    return Reject(lambda n=name, f=found, w=wanted: f"{node}: {n}={f!r} is refused by {w.__name__}", node)
+                    return Reject(_later("{}: {}={!r} is refused by {}", node, name, found, wanted.__name__), node)
             elif not _same(wanted, found):
-                return Reject(lambda n=name, f=found, w=wanted: f"{node}: {n}={f!r}, the pattern wants {w!r}", node)
+                return Reject(_later("{}: {}={!r}, the pattern wants {!r}", node, name, found, wanted), node)
         if not term.loose:
             for name, attr in term.op.attrs.items():
                 if attr.strict and name not in mentioned and not _same(attr.default, reading.attrs.get(name)):
-                    return Reject(
-                        lambda n=name: f"{node}: {n}={reading.attrs.get(n)!r}, and the pattern does not speak of {n}", node
-                    )
+                    text = "{}: {}={!r}, and the pattern does not speak of it"
+                    return Reject(_later(text, node, name, reading.attrs.get(name)), node)
         return None
 
     def spelled(self, term: OpTerm, node: Node) -> bool:
@@ -208,7 +218,7 @@ class _Search:
                 return verdict
             if not verdict:
                 name = getattr(predicate, "__name__", repr(predicate))
-                return Reject(lambda n=name: f"{value!r} is refused by {n} ({term.line})", value)
+                return Reject(_later("{!r} is refused by {} ({})", value, name, term.line), value)
         return None
 
     def escapes(self) -> Reject | None:
@@ -219,8 +229,13 @@ class _Search:
                 continue
             for user in node.users:
                 if user not in inside:
-                    return Reject(lambda n=node, u=user: f"{n} is also used by {u}, outside the match", node)
+                    return Reject(_later("{} is also used by {}, outside the match", node, user), node)
         return None
+
+
+def _later(text: str, *values: object) -> Callable[[], str]:
+    """A reason that is formatted when somebody reads it."""
+    return partial(text.format, *values)
 
 
 def _push(terms: tuple[Any, ...], values: tuple[Any, ...], rest: Goals) -> Goals:
@@ -249,7 +264,9 @@ def _same(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    return type(a) is type(b) and bool(a == b) if not isinstance(a, int | float) else isinstance(b, int | float) and a == b
+    return (
+        type(a) is type(b) and bool(a == b) if not isinstance(a, int | float) else isinstance(b, int | float) and a == b
+    )
 
 
 def _show(term: Any) -> str:

@@ -56,7 +56,9 @@ class Term:
 
     def named(self, name: str) -> OpTerm:
         """Only op calls have a name; a capture is named already, an alternative has a tag."""
-        raise PatternError(f"{self.line}: .named({name!r}) on something that is not an op call; use the capture's own name, or tag=")
+        raise PatternError(
+            f"{self.line}: .named({name!r}) on something that is not an op call; use the capture's own name, or tag="
+        )
 
     def keep(self) -> OpTerm:
         """Only op calls can be kept."""

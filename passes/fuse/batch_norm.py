@@ -75,7 +75,9 @@ def _rule(op: Op) -> Rule:
     # Readers of the batch norm's own tensors do not matter: they are not changed.
     @rule(weighted_bn(op), where=(owned("w", "b"), _constant("mean", "var", "gamma", "beta")))
     def fold_batch_norm(m: Match, g: Rewriter) -> object:
-        tensors = {name: getattr(m, name).tensor if getattr(m, name) is not None else None for name in ("b", "gamma", "beta")}
+        tensors = {
+            name: getattr(m, name).tensor if getattr(m, name) is not None else None for name in ("b", "gamma", "beta")
+        }
         weight, bias = fold(
             m.w.tensor,
             tensors["b"],

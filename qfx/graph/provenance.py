@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import FrameType
 
 from torch.fx import GraphModule, Node
 
@@ -36,13 +37,11 @@ class Origin:
 
 def user_line() -> str:
     """``file:line`` of the nearest frame that is neither torch's nor ours; a few microseconds, no traceback objects."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
         if not (name == "torch" or name.startswith(_FRAMEWORK)):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        if frame.f_back is None:
-            return ""
         frame = frame.f_back
     return ""
 
@@ -56,7 +55,8 @@ def stamp(gm: GraphModule) -> None:
 
 def origins(node: Node) -> tuple[Origin, ...]:
     """The user's nodes that `node` stands for."""
-    return node.meta.get(KEY, ())
+    found: tuple[Origin, ...] = node.meta.get(KEY, ())
+    return found
 
 
 def merged(nodes: Iterable[Node]) -> tuple[Origin, ...]:
@@ -78,7 +78,11 @@ def spelled(node: Node) -> str:
     target = node.target
     if isinstance(target, str):
         return f".{target}()" if node.op == "call_method" else target
-    return str(target) if not hasattr(target, "__name__") else f"{getattr(target, '__module__', '')}.{target.__name__}".lstrip(".")
+    return (
+        str(target)
+        if not hasattr(target, "__name__")
+        else f"{getattr(target, '__module__', '')}.{target.__name__}".lstrip(".")
+    )
 
 
 def module_path(node: Node) -> str:

@@ -101,19 +101,18 @@ class GraphView:
         return self._opaque(node, type(module))
 
     def _canonical(self, node: Node, op: Op, found: dict[str, Any], spelling: Any, mutates: bool) -> Reading:
-        inputs, names = [], op.names
-        for name in names[: len(op.inputs)]:
-            inputs.append(self.value(found.pop(name, None)))
-        attrs = {name: op.normalize(name, found.pop(name)) if name in found else attr.default for name, attr in op.attrs.items()}
+        inputs = [self.value(found.pop(name, None)) for name in op.names[: len(op.inputs)]]
+        attrs = {
+            name: op.normalize(name, found.pop(name)) if name in found else attr.default
+            for name, attr in op.attrs.items()
+        }
         for name, value in found.items():
             if value is not None and not name.startswith("_"):
                 raise UnreadableCall(f"{op} has no argument {name!r}")
         return Reading(node, op, tuple(inputs), attrs, spelling, mutates or attrs.get("inplace") is True)
 
     def _opaque(self, node: Node, target: Any, mutates: bool = False) -> Reading:
-        return Reading(
-            node, opaque(target), tuple(self.value(a) for a in node.args), dict(node.kwargs), None, mutates
-        )
+        return Reading(node, opaque(target), tuple(self.value(a) for a in node.args), dict(node.kwargs), None, mutates)
 
     def _primary_source(self, node: Node) -> Reading | None:
         """Output 0 of an op whose other outputs nobody uses *is* the op: ``max_pool2d_with_indices(x)[0]``."""

@@ -59,7 +59,9 @@ def _pool_attrs(n: int, kind: str) -> dict[str, Attr]:
         "padding": Attr((0,) * n, normal=each),
     }
     if kind == "max":
-        return attrs | {"dilation": Attr((1,) * n, normal=each), "ceil_mode": Attr(False)} | _strict(return_indices=False)
+        return (
+            attrs | {"dilation": Attr((1,) * n, normal=each), "ceil_mode": Attr(False)} | _strict(return_indices=False)
+        )
     return attrs | {"ceil_mode": Attr(False), "count_include_pad": Attr(True), "divisor_override": Attr(None)}
 
 
@@ -76,12 +78,18 @@ conv_transpose1d, conv_transpose2d, conv_transpose3d = (
 )
 linear = _op("linear", "x w b?", qparams=OWN)
 bilinear = _op("bilinear", "x y w b?")
-embedding = _op("embedding", "x w", _free(padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False))
+embedding = _op(
+    "embedding", "x w", _free(padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False)
+)
 embedding_bag = _op("embedding_bag", "x w offsets? per_sample_weights?", _free(mode="mean"))
 
 # -- normalization -------------------------------------------------------------------------------------------------
-batch_norm = _op("batch_norm", "x gamma? beta? mean? var?", _strict(training=False) | _free(momentum=0.1, eps=1e-5), qparams=OWN)
-layer_norm = _op("layer_norm", "x gamma? beta?", {"normalized_shape": Attr(normal=_tuple_of(1)), "eps": Attr(1e-5)}, qparams=OWN)
+batch_norm = _op(
+    "batch_norm", "x gamma? beta? mean? var?", _strict(training=False) | _free(momentum=0.1, eps=1e-5), qparams=OWN
+)
+layer_norm = _op(
+    "layer_norm", "x gamma? beta?", {"normalized_shape": Attr(normal=_tuple_of(1)), "eps": Attr(1e-5)}, qparams=OWN
+)
 group_norm = _op("group_norm", "x gamma? beta?", _free("num_groups", eps=1e-5), qparams=OWN)
 instance_norm = _op(
     "instance_norm", "x gamma? beta? mean? var?", _free(use_input_stats=True, momentum=0.1, eps=1e-5), qparams=OWN
@@ -125,16 +133,14 @@ scaled_dot_product_attention = _op(
 )
 
 # -- pools and reductions ------------------------------------------------------------------------------------------
-max_pool1d, max_pool2d, max_pool3d = (
-    _op(f"max_pool{n}d", "x", _pool_attrs(n, "max"), qparams=SAME) for n in (1, 2, 3)
-)
-avg_pool1d, avg_pool2d, avg_pool3d = (
-    _op(f"avg_pool{n}d", "x", _pool_attrs(n, "avg"), qparams=SAME) for n in (1, 2, 3)
-)
+max_pool1d, max_pool2d, max_pool3d = (_op(f"max_pool{n}d", "x", _pool_attrs(n, "max"), qparams=SAME) for n in (1, 2, 3))
+avg_pool1d, avg_pool2d, avg_pool3d = (_op(f"avg_pool{n}d", "x", _pool_attrs(n, "avg"), qparams=SAME) for n in (1, 2, 3))
 adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = (
     _op(f"adaptive_avg_pool{n}d", "x", {"output_size": Attr(normal=_tuple_of(n))}, qparams=SAME) for n in (1, 2, 3)
 )
-adaptive_max_pool2d = _op("adaptive_max_pool2d", "x", {"output_size": Attr(normal=_tuple_of(2))} | _strict(return_indices=False))
+adaptive_max_pool2d = _op(
+    "adaptive_max_pool2d", "x", {"output_size": Attr(normal=_tuple_of(2))} | _strict(return_indices=False)
+)
 mean = _op("mean", "x", {"dim": Attr(None, normal=_tupled), "keepdim": Attr(False)} | _strict(dtype=None), qparams=SAME)
 sum_ = _op("sum", "x", {"dim": Attr(None, normal=_tupled), "keepdim": Attr(False)} | _strict(dtype=None))
 max_, min_ = (_op(name, "x", _free(dim=None, keepdim=False)) for name in ("max", "min"))
@@ -188,8 +194,15 @@ to = _op("to", "x", _free(args=(), kwargs=None))
 assert_ = _op("assert", "x", _free(message=None))
 
 # -- quantization --------------------------------------------------------------------------------------------------
-quantize = _op("quantize", "x scale? zero_point?", _free(axis=None, dtype=None, quant_min=None, quant_max=None), recomputable=True)
-dequantize = _op("dequantize", "x scale? zero_point?", _free(axis=None, dtype=None, quant_min=None, quant_max=None), recomputable=True)
+quantize = _op(
+    "quantize", "x scale? zero_point?", _free(axis=None, dtype=None, quant_min=None, quant_max=None), recomputable=True
+)
+dequantize = _op(
+    "dequantize",
+    "x scale? zero_point?",
+    _free(axis=None, dtype=None, quant_min=None, quant_max=None),
+    recomputable=True,
+)
 observe = _op("observe", "x", _free("observer"))
 
 

@@ -36,7 +36,14 @@ def _signature(overload: Any, renames: dict[str, str]) -> Signature:
 
 
 def _aten(
-    op: Op, paths: str, renames: str = "", *, drop: str = "", adjust: Adjust | None = None, primary: bool = False, **fixed: Any
+    op: Op,
+    paths: str,
+    renames: str = "",
+    *,
+    drop: str = "",
+    adjust: Adjust | None = None,
+    primary: bool = False,
+    **fixed: Any,
 ) -> Iterator[CallSpelling]:
     pairs = dict(part.split(">") for part in renames.split())
     dropped = set(drop.split())
@@ -79,9 +86,7 @@ def _convolutions() -> Iterator[CallSpelling]:
 def _norms() -> Iterator[CallSpelling]:
     norm = " ".join(f"{a}>{b}" for a, b in _NORM.items())
     yield from _aten(ops.batch_norm, "batch_norm.default", norm, drop="cudnn_enabled")
-    yield from _aten(
-        ops.batch_norm, "_native_batch_norm_legit_no_training.default", norm, primary=True, training=False
-    )
+    yield from _aten(ops.batch_norm, "_native_batch_norm_legit_no_training.default", norm, primary=True, training=False)
     yield from _aten(ops.layer_norm, "layer_norm.default", norm, drop="cudnn_enable")
     yield from _aten(ops.group_norm, "group_norm.default", norm, drop="cudnn_enabled")
     yield from _aten(ops.instance_norm, "instance_norm.default", norm, drop="cudnn_enabled")
@@ -135,8 +140,12 @@ def _pools() -> Iterator[CallSpelling]:
     yield from _aten(ops.max_pool2d, "max_pool2d_with_indices.default", primary=True)
     yield from _aten(ops.mean, "mean.dim mean.default")
     yield from _aten(ops.sum, "sum.dim_IntList sum.default")
-    yield from _aten(ops.interpolate, "upsample_nearest2d.vec", "output_size>size scale_factors>scale_factor", mode="nearest")
-    yield from _aten(ops.interpolate, "upsample_bilinear2d.vec", "output_size>size scale_factors>scale_factor", mode="bilinear")
+    yield from _aten(
+        ops.interpolate, "upsample_nearest2d.vec", "output_size>size scale_factors>scale_factor", mode="nearest"
+    )
+    yield from _aten(
+        ops.interpolate, "upsample_bilinear2d.vec", "output_size>size scale_factors>scale_factor", mode="bilinear"
+    )
     yield from _aten(ops.pad, "pad.default")
     yield from _aten(ops.pad, "constant_pad_nd.default", mode="constant")
 

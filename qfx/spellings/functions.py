@@ -16,7 +16,9 @@ from qfx.spellings.spelling import Arguments, CallSpelling, Signature, Unreadabl
 Adjust = Callable[[Arguments], Arguments]
 
 
-def _calls(op: Op, signature: str, *targets: Any, inplace: bool = False, adjust: Adjust | None = None, **fixed: Any) -> Iterator[CallSpelling]:
+def _calls(
+    op: Op, signature: str, *targets: Any, inplace: bool = False, adjust: Adjust | None = None, **fixed: Any
+) -> Iterator[CallSpelling]:
     parsed = Signature.parse(signature)
     for target in targets:
         # A method or function whose name ends in one underscore writes to its argument: torch's own convention.
@@ -59,14 +61,18 @@ def _convolutions() -> Iterator[CallSpelling]:
 def _norms() -> Iterator[CallSpelling]:
     yield from _calls(
         ops.batch_norm,
-        "input>x running_mean>mean running_var>var weight>gamma=None bias>beta=None training=False momentum=0.1 eps=1e-05",
+        "input>x running_mean>mean running_var>var weight>gamma=None bias>beta=None "
+        "training=False momentum=0.1 eps=1e-05",
         F.batch_norm,
     )
-    yield from _calls(ops.layer_norm, "input>x normalized_shape weight>gamma=None bias>beta=None eps=1e-05", F.layer_norm)
+    yield from _calls(
+        ops.layer_norm, "input>x normalized_shape weight>gamma=None bias>beta=None eps=1e-05", F.layer_norm
+    )
     yield from _calls(ops.group_norm, "input>x num_groups weight>gamma=None bias>beta=None eps=1e-05", F.group_norm)
     yield from _calls(
         ops.instance_norm,
-        "input>x running_mean>mean=None running_var>var=None weight>gamma=None bias>beta=None use_input_stats=True momentum=0.1 eps=1e-05",
+        "input>x running_mean>mean=None running_var>var=None weight>gamma=None bias>beta=None "
+        "use_input_stats=True momentum=0.1 eps=1e-05",
         F.instance_norm,
     )
     yield from _calls(ops.dropout, "input>x p=0.5 training=True inplace=False", F.dropout, F.dropout2d, F.dropout3d)
@@ -78,7 +84,9 @@ def _activations() -> Iterator[CallSpelling]:
     yield from _calls(ops.relu6, "input>x inplace=False", F.relu6)
     yield from _calls(ops.hardtanh, "input>x min_val=-1.0 max_val=1.0 inplace=False", F.hardtanh)
     yield from _calls(ops.hardtanh, "input>x min_val=-1.0 max_val=1.0", F.hardtanh_)
-    yield from _calls(ops.clamp, "input>x min=None max=None", torch.clamp, torch.clamp_, torch.clip, "clamp", "clamp_", "clip")
+    yield from _calls(
+        ops.clamp, "input>x min=None max=None", torch.clamp, torch.clamp_, torch.clip, "clamp", "clamp_", "clip"
+    )
     for op, names in (
         (ops.sigmoid, "sigmoid sigmoid_"),
         (ops.tanh, "tanh tanh_"),
@@ -92,7 +100,12 @@ def _activations() -> Iterator[CallSpelling]:
     yield from _calls(ops.sigmoid, "input>x", F.sigmoid)
     yield from _calls(ops.tanh, "input>x", F.tanh)
     yield from _calls(ops.neg, "x", operator.neg)
-    for op, function in ((ops.hardsigmoid, F.hardsigmoid), (ops.hardswish, F.hardswish), (ops.silu, F.silu), (ops.mish, F.mish)):
+    for op, function in (
+        (ops.hardsigmoid, F.hardsigmoid),
+        (ops.hardswish, F.hardswish),
+        (ops.silu, F.silu),
+        (ops.mish, F.mish),
+    ):
         yield from _calls(op, "input>x inplace=False", function)
     yield from _calls(ops.elu, "input>x alpha=1.0 inplace=False", F.elu)
     yield from _calls(ops.leaky_relu, "input>x negative_slope=0.01 inplace=False", F.leaky_relu)
@@ -143,10 +156,13 @@ def _pools() -> Iterator[CallSpelling]:
         yield from _calls(op, "input>x dim=None keepdim=False", getattr(torch, name), name, adjust=_no_dim)
     yield from _calls(
         ops.interpolate,
-        "input>x size=None scale_factor=None mode='nearest' align_corners=None recompute_scale_factor=None antialias=False",
+        "input>x size=None scale_factor=None mode='nearest' align_corners=None "
+        "recompute_scale_factor=None antialias=False",
         F.interpolate,
     )
-    yield from _calls(ops.interpolate, "input>x size=None scale_factor=None mode='nearest' align_corners=None", F.upsample)
+    yield from _calls(
+        ops.interpolate, "input>x size=None scale_factor=None mode='nearest' align_corners=None", F.upsample
+    )
     yield from _calls(ops.pad, "input>x pad mode='constant' value=None", F.pad)
 
 
@@ -196,7 +212,9 @@ def _facts() -> Iterator[CallSpelling]:
 
 def _quantization() -> Iterator[CallSpelling]:
     yield from _calls(ops.quantize, "input>x scale zero_point dtype", torch.quantize_per_tensor)
-    yield from _calls(ops.quantize, "input>x scales>scale zero_points>zero_point axis dtype", torch.quantize_per_channel)
+    yield from _calls(
+        ops.quantize, "input>x scales>scale zero_points>zero_point axis dtype", torch.quantize_per_channel
+    )
     yield from _calls(ops.dequantize, "input>x", "dequantize", torch.dequantize)
 
 

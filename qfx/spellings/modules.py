@@ -22,7 +22,14 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def module(
-    cls: type, op: Op, params: str = "", attrs: str = "", *, call: Signature = _X, adjust: Adjust | None = None, **fixed: Any
+    cls: type,
+    op: Op,
+    params: str = "",
+    attrs: str = "",
+    *,
+    call: Signature = _X,
+    adjust: Adjust | None = None,
+    **fixed: Any,
 ) -> ModuleSpelling:
     """A module spelling in compact form; other layers (``qfx.nn``) describe their classes with it too."""
     return ModuleSpelling(cls, op, call, _pairs(params), _pairs(attrs), fixed, adjust)
@@ -102,14 +109,27 @@ def _pools_and_shapes() -> Iterator[ModuleSpelling]:
     for n in (1, 2, 3):
         attrs = "kernel_size padding ceil_mode"
         yield module(
-            getattr(nn, f"MaxPool{n}d"), ops.REGISTRY[f"max_pool{n}d"], "", f"{attrs} dilation return_indices", adjust=_pool_stride
+            getattr(nn, f"MaxPool{n}d"),
+            ops.REGISTRY[f"max_pool{n}d"],
+            "",
+            f"{attrs} dilation return_indices",
+            adjust=_pool_stride,
         )
         divisor = " divisor_override" if n > 1 else ""
         yield module(
-            getattr(nn, f"AvgPool{n}d"), ops.REGISTRY[f"avg_pool{n}d"], "", f"{attrs} count_include_pad{divisor}", adjust=_pool_stride
+            getattr(nn, f"AvgPool{n}d"),
+            ops.REGISTRY[f"avg_pool{n}d"],
+            "",
+            f"{attrs} count_include_pad{divisor}",
+            adjust=_pool_stride,
         )
         yield module(getattr(nn, f"AdaptiveAvgPool{n}d"), ops.REGISTRY[f"adaptive_avg_pool{n}d"], "", "output_size")
-        for kind, mode in (("Zero", "constant"), ("Constant", "constant"), ("Reflection", "reflect"), ("Replication", "replicate")):
+        for kind, mode in (
+            ("Zero", "constant"),
+            ("Constant", "constant"),
+            ("Reflection", "reflect"),
+            ("Replication", "replicate"),
+        ):
             value = " value" if kind in ("Constant", "Zero") else ""
             yield module(getattr(nn, f"{kind}Pad{n}d"), ops.pad, "", f"padding>pad{value}", mode=mode)
     yield module(nn.AdaptiveMaxPool2d, ops.adaptive_max_pool2d, "", "output_size return_indices")

@@ -33,7 +33,9 @@ def register(spelling: CallSpelling | ModuleSpelling) -> None:
     """
     if isinstance(spelling, ModuleSpelling):
         if spelling.cls in _MODULES:
-            raise ConfigError(f"{spelling.cls.__name__} already spells {_MODULES[spelling.cls].op}; a class has one spelling")
+            raise ConfigError(
+                f"{spelling.cls.__name__} already spells {_MODULES[spelling.cls].op}; a class has one spelling"
+            )
         _MODULES[spelling.cls] = spelling
         return
     _CALLS.setdefault(spelling.target, []).append(spelling)
@@ -80,5 +82,7 @@ def opaque(target: Any) -> Op:
     return Op(str(name), ("args*",), qparams=QParamClass.NEVER, opaque=True)
 
 
-for _spelling in (*functions.spellings(), *aten.spellings(), *modules.spellings()):
-    register(_spelling)
+for _call in (*functions.spellings(), *aten.spellings()):
+    register(_call)
+for _module in modules.spellings():
+    register(_module)

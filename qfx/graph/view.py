@@ -192,6 +192,10 @@ class GraphView:
                     count += 1
         return self._regions.get(node, -1)
 
+    def forget_regions(self) -> None:
+        """Mutations came or went."""
+        self._regions = None
+
     # -- keeping up ------------------------------------------------------------------------------------------------
     def created(self, node: Node, near: Node) -> None:
         """A new node exists; it lies in the mutation region of `near`."""

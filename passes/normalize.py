@@ -1,0 +1,65 @@
+"""Make a graph plain: no identities, no switched-off dropout, no in-place op where a functional one does the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import GraphModule, Node
+
+from qfx.graph import Reading
+from qfx.passes.pipeline import Context, FunctionPass, Pass
+from qfx.passes.rewriter import Rewriter
+from qfx.passes.rule import rule
+from qfx.patterns import Match
+from qfx.patterns.catalogue.weighted import dropped, identity
+from qfx.spellings import CallSpelling
+
+
+@rule(dropped)
+def drop_dropout(m: Match, g: Rewriter) -> Any:
+    """Dropout in eval mode is its input."""
+    return m.x
+
+
+@rule(identity)
+def drop_identity(m: Match, g: Rewriter) -> Any:
+    """``nn.Identity`` and aliases are their input."""
+    return m.x
+
+
+def functionalize(gm: GraphModule, context: Context) -> bool:
+    """Replace an in-place call by its functional form where nobody else can see the written tensor.
+
+    Safe when the written value has one user (this call) and is itself freshly computed: not an input, a parameter or a
+    view of something else. What stays in place is a barrier: no match straddles it.
+    """
+    changed = False
+    for node in list(gm.graph.nodes):
+        reading = context.view.read(node)
+        if not reading.mutates or not isinstance(reading.spelling, CallSpelling):
+            continue
+        source = reading.inputs[0]
+        if isinstance(source, Node) and len(source.users) == 1 and _fresh(context, source):
+            g = context.rewriter
+            with g.at(node):
+                attrs = {name: value for name, value in reading.attrs.items() if name != "inplace"}
+                new = g.call(reading.op, *reading.inputs, **attrs)
+            g.replace(node, new)
+            changed = True
+    if changed:
+        context.view.forget_regions()
+    return changed
+
+
+def _fresh(context: Context, node: Node) -> bool:
+    """Whether `node` computed a new tensor, so that writing to it is invisible elsewhere."""
+    reading: Reading = context.view.read(node)
+    if node.op in ("placeholder", "get_attr") or reading.op.opaque:
+        return False
+    return not reading.op.recomputable  # the recomputable ones are views
+
+
+NORMALIZE = (
+    FunctionPass("functionalize", functionalize),
+    Pass("normalize", (drop_dropout, drop_identity), provides=frozenset({"normalized"})),
+)

@@ -1,0 +1,127 @@
+"""One door from a model to a graph: the user's model is copied here, once, and never touched again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.fx import Graph, GraphModule, Node, Tracer
+from torch.fx.proxy import TraceError
+
+from qfx.errors import CaptureError, ModelStateError
+from qfx.graph.provenance import LINE_KEY, stamp, user_line
+
+# Modules whose training mode changes what they compute; quantizing such a model would freeze a random or moving value.
+_MODE_DEPENDENT = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+
+class CaptureTracer(Tracer):
+    """A symbolic tracer that notes the user's source line of every node and can keep modules whole.
+
+    Args:
+        skipped_names: qualified names of submodules to keep as leaves.
+        skipped_classes: classes whose instances are kept as leaves.
+    """
+
+    def __init__(self, skipped_names: Iterable[str] = (), skipped_classes: Iterable[type] = ()) -> None:
+        super().__init__()
+        self.skipped_names = frozenset(skipped_names)
+        self.skipped_classes = tuple(skipped_classes)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Torch's and our own layers are leaves, and whatever was asked to be."""
+        ours = m.__module__.startswith("qfx.nn") and not isinstance(m, nn.Sequential)
+        asked = module_qualified_name in self.skipped_names or isinstance(m, self.skipped_classes)
+        return ours or asked or super().is_leaf_module(m, module_qualified_name)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> Node:
+        """A node that knows its source line."""
+        node = super().create_node(*args, **kwargs)
+        node.meta[LINE_KEY] = user_line()
+        return node
+
+
+def capture(
+    model: nn.Module, *, skipped_names: Iterable[str] = (), skipped_classes: Iterable[type] = (), inference: bool = True
+) -> GraphModule:
+    """Trace a copy of `model` into a graph module.
+
+    Args:
+        model: any module; a `GraphModule` is copied as it is. Not changed.
+        skipped_names: qualified names of submodules to keep whole (not traced into).
+        skipped_classes: classes to keep whole.
+        inference: refuse batch norm and dropout in training mode.
+
+    Returns:
+        A graph module that shares nothing with `model`; every node carries its origin.
+
+    Raises:
+        ModelStateError: batch norm or dropout is in training mode and `inference` is set.
+        CaptureError: the forward depends on values or takes a form symbolic tracing cannot follow.
+
+    Example:
+        >>> gm = capture(nn.Sequential(nn.Linear(2, 3), nn.ReLU()).eval())
+        >>> [node.name for node in gm.graph.nodes]
+        ['input_1', '_0', '_1', 'output']
+    """
+    if inference:
+        refuse_training(model)
+    own = copy.deepcopy(model)
+    if isinstance(own, GraphModule):
+        stamp(own)
+        return own
+    tracer = CaptureTracer(skipped_names, skipped_classes)
+    try:
+        graph: Graph = tracer.trace(own)
+    except (
+        TraceError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        AssertionError,
+        IndexError,
+        KeyError,
+    ) as error:
+        raise CaptureError(_explain(model, tracer, error)) from error
+    gm = GraphModule(own, graph, type(model).__name__)
+    gm.train(model.training)
+    stamp(gm)
+    return gm
+
+
+def refuse_training(model: nn.Module) -> None:
+    """Raise if a layer would still normalize by the batch or drop values.
+
+    Raises:
+        ModelStateError: names up to three such layers.
+    """
+    training = [
+        name or type(m).__name__ for name, m in model.named_modules() if isinstance(m, _MODE_DEPENDENT) and m.training
+    ]
+    if training:
+        shown = ", ".join(training[:3]) + (f" and {len(training) - 3} more" if len(training) > 3 else "")
+        raise ModelStateError(
+            f"{type(model).__name__} is in training mode: {shown} would still use batch statistics or drop values. "
+            f"Call model.eval() before post-training quantization."
+        )
+
+
+def _explain(model: nn.Module, tracer: CaptureTracer, error: Exception) -> str:
+    """Where tracing stopped, in the user's words: the innermost line of code that is not torch's, and the way out."""
+    line, trace = "", error.__traceback__
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if not (module == "torch" or module.startswith(("torch.", "qfx."))):
+            line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    scope = tracer.scope.module_path if getattr(tracer, "scope", None) is not None else ""
+    where = ", ".join(part for part in (line, f"in submodule {scope!r}" if scope else "") if part) or "in forward"
+    return (
+        f"{type(model).__name__} cannot be traced: {error} ({where}). Its code depends on tensor values, or calls "
+        "something that does not take symbolic values. Move that part into a submodule and keep it whole: "
+        "skipped_names (PrepareCustomConfig's set_non_traceable_module_names), or trace the model with "
+        "torch.export and pass the graph module."
+    )

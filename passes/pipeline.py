@@ -14,10 +14,11 @@ from torch.fx.passes.infra.pass_base import PassResult
 from qfx import tracing
 from qfx.errors import NonTermination, PassError, QfxError, RuleError
 from qfx.graph import GraphView
-from qfx.graph.provenance import describe
+from qfx.graph.copying import copied
+from qfx.graph.provenance import describe, stamp
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule
-from qfx.patterns import Index
+from qfx.patterns import Index, Match
 from qfx.patterns.matcher import BUDGET, match
 
 Fact = Literal["normalized", "bn_folded", "annotated", "observed", "calibrated", "converted", "lowered"]
@@ -161,15 +162,12 @@ class Pass:
             fired[(rule, node.name)] = count
 
 
-def fire(rule: Rule, found: object, g: Rewriter, pass_name: str) -> list[Node] | None:
+def fire(rule: Rule, found: Match, g: Rewriter, pass_name: str) -> list[Node] | None:
     """Run one rule at one match; the nodes it made, or None if it declined. Rolls back if it raises.
 
     Raises:
         RuleError: the rule raised or returned something unusable.
     """
-    from qfx.patterns import Match
-
-    assert isinstance(found, Match)
     tracing_on, start = tracing.active(), time.perf_counter()
     before = tuple(n.format_node() or n.name for n in reversed(found.nodes)) if tracing_on else ()
     where, name = describe(found.anchor), found.anchor.name
@@ -296,11 +294,7 @@ def rewrite(
     Example:
         >>> simpler = qfx.rewrite(gm, [one_relu])  # doctest: +SKIP
     """
-    import copy
-
-    from qfx.graph.provenance import stamp
-
-    result = copy.deepcopy(gm)
+    result = copied(gm)
     stamp(result)
     context = Context.of(result)
     run_steps(result, (Pass(name, tuple(rules), until=until, keep_misses=True),), context)

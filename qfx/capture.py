@@ -11,6 +11,7 @@ from torch.fx import Graph, GraphModule, Node, Tracer
 from torch.fx.proxy import TraceError
 
 from qfx.errors import CaptureError, ModelStateError
+from qfx.graph.copying import copied
 from qfx.graph.provenance import LINE_KEY, stamp, user_line
 
 # Modules whose training mode changes what they compute; quantizing such a model would freeze a random or moving value.
@@ -68,10 +69,11 @@ def capture(
     """
     if inference:
         refuse_training(model)
+    if isinstance(model, GraphModule):
+        gm = copied(model)
+        stamp(gm)
+        return gm
     own = copy.deepcopy(model)
-    if isinstance(own, GraphModule):
-        stamp(own)
-        return own
     tracer = CaptureTracer(skipped_names, skipped_classes)
     try:
         graph: Graph = tracer.trace(own)

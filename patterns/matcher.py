@@ -41,6 +41,7 @@ class _Search:
         self.choices: list[tuple[Goals, int]] = []
         self.steps = 0
         self.best: NearMiss | None = None
+        self.progress = (-1, -1)
 
     # -- bookkeeping -----------------------------------------------------------------------------------------------
     def bind(self, table: dict[Any, Any], key: Any, value: Any) -> None:
@@ -53,7 +54,10 @@ class _Search:
             del table[key]
 
     def fail(self, reject: Reject) -> Goals | bool:
-        if self.best is None or len(self.node_of) >= self.best.matched:
+        # The attempt that bound most got furthest; of equals the first, which follows the order the user wrote.
+        progress = (len(self.node_of), len(self.trail))
+        if progress > self.progress:
+            self.progress = progress
             self.best = NearMiss(self.pattern, self.anchor, tuple(self.node_of.values()), reject)
         return False
 

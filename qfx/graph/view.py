@@ -117,7 +117,7 @@ class GraphView:
     def _primary_source(self, node: Node) -> Reading | None:
         """Output 0 of an op whose other outputs nobody uses *is* the op: ``max_pool2d_with_indices(x)[0]``."""
         source, index = node.args[0], node.args[1]
-        if index != 0 or not isinstance(source, Node) or len(source.users) != 1:
+        if index != 0 or not isinstance(source, Node) or any(user.users for user in source.users if user is not node):
             return None
         for spelling in calls(source.target):
             if isinstance(spelling, CallSpelling) and spelling.primary:

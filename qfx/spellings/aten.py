@@ -9,7 +9,15 @@ import torch
 
 from qfx import ops
 from qfx.ops import Op
-from qfx.spellings.spelling import MISSING, Arguments, CallSpelling, Parameter, Signature, UnreadableCall
+from qfx.spellings.spelling import (
+    MISSING,
+    Arguments,
+    CallSpelling,
+    Parameter,
+    Signature,
+    UnreadableCall,
+    stride_of_pool,
+)
 
 Adjust = Callable[[Arguments], Arguments]
 
@@ -98,7 +106,7 @@ def _elementwise() -> Iterator[CallSpelling]:
         (ops.relu, "relu.default relu_.default"),
         (ops.relu6, "relu6.default relu6_.default"),
         (ops.hardtanh, "hardtanh.default hardtanh_.default"),
-        (ops.clamp, "clamp.default clamp_.default"),
+        (ops.clamp, "clamp.default clamp_.default clip.default clip_.default"),
         (ops.sigmoid, "sigmoid.default sigmoid_.default"),
         (ops.tanh, "tanh.default tanh_.default"),
         (ops.hardsigmoid, "hardsigmoid.default hardsigmoid_.default"),
@@ -134,10 +142,10 @@ def _elementwise() -> Iterator[CallSpelling]:
 
 def _pools() -> Iterator[CallSpelling]:
     for n in (1, 2, 3):
-        yield from _aten(ops.REGISTRY[f"max_pool{n}d"], f"max_pool{n}d.default")
-        yield from _aten(ops.REGISTRY[f"avg_pool{n}d"], f"avg_pool{n}d.default")
+        yield from _aten(ops.REGISTRY[f"max_pool{n}d"], f"max_pool{n}d.default", adjust=stride_of_pool)
+        yield from _aten(ops.REGISTRY[f"avg_pool{n}d"], f"avg_pool{n}d.default", adjust=stride_of_pool)
         yield from _aten(ops.REGISTRY[f"adaptive_avg_pool{n}d"], f"adaptive_avg_pool{n}d.default")
-    yield from _aten(ops.max_pool2d, "max_pool2d_with_indices.default", primary=True)
+    yield from _aten(ops.max_pool2d, "max_pool2d_with_indices.default", primary=True, adjust=stride_of_pool)
     yield from _aten(ops.mean, "mean.dim mean.default")
     yield from _aten(ops.sum, "sum.dim_IntList sum.default")
     yield from _aten(

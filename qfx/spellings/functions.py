@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from qfx import ops
 from qfx.ops import Op
-from qfx.spellings.spelling import Arguments, CallSpelling, Signature, UnreadableCall
+from qfx.spellings.spelling import Arguments, CallSpelling, Signature, UnreadableCall, stride_of_pool
 
 Adjust = Callable[[Arguments], Arguments]
 
@@ -143,11 +143,16 @@ def _pools() -> Iterator[CallSpelling]:
         largest, average = ops.REGISTRY[f"max_pool{n}d"], ops.REGISTRY[f"avg_pool{n}d"]
         adaptive = ops.REGISTRY[f"adaptive_avg_pool{n}d"]
         signature = "input>x kernel_size stride=None padding=0 dilation=1 ceil_mode=False return_indices=False"
-        yield from _calls(largest, signature, getattr(F, f"max_pool{n}d"))
-        yield from _calls(largest, signature.replace(" return_indices=False", ""), getattr(torch, f"max_pool{n}d"))
+        yield from _calls(largest, signature, getattr(F, f"max_pool{n}d"), adjust=stride_of_pool)
+        yield from _calls(
+            largest,
+            signature.replace(" return_indices=False", ""),
+            getattr(torch, f"max_pool{n}d"),
+            adjust=stride_of_pool,
+        )
         signature = "input>x kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True"
         signature += " divisor_override=None" if n > 1 else ""
-        yield from _calls(average, signature, getattr(F, f"avg_pool{n}d"))
+        yield from _calls(average, signature, getattr(F, f"avg_pool{n}d"), adjust=stride_of_pool)
         yield from _calls(adaptive, "input>x output_size", getattr(F, f"adaptive_avg_pool{n}d"))
     yield from _calls(ops.adaptive_max_pool2d, "input>x output_size return_indices=False", F.adaptive_max_pool2d)
     for op, name in ((ops.mean, "mean"), (ops.sum, "sum")):

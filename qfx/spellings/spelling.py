@@ -135,6 +135,11 @@ class ModuleSpelling:
     adjust: Callable[[Any, Arguments], Arguments] | None = None
 
 
+def stride_of_pool(found: Arguments) -> Arguments:
+    """A pool that is given no stride steps by its kernel."""
+    return found if found.get("stride") not in (None, [], ()) else found | {"stride": found["kernel_size"]}
+
+
 def _literal(text: str) -> Any:
     import ast
 

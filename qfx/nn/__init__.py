@@ -1,0 +1,12 @@
+"""The module families, laid out as users know them.
+
+``intrinsic`` (float modules fused into one unit), ``quantized``, ``quantized.reference`` and ``intrinsic.quantized``.
+"""
+
+from __future__ import annotations
+
+import qfx.nn.intrinsic.quantized
+import qfx.nn.quiet  # noqa: F401  before anybody makes a quantized tensor
+from qfx.nn import intrinsic, quantized
+
+__all__ = ["intrinsic", "quantized"]

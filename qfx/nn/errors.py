@@ -1,0 +1,18 @@
+"""What ``qfx.nn`` refuses: each class is also the builtin that callers of ``torch.ao.nn`` used to catch."""
+
+from __future__ import annotations
+
+from qfx.errors import ConfigError, KernelError
+
+
+class InputError(KernelError, ValueError):
+    """A quantized module or function was given an input, a device or sizes that its kernel does not take."""
+
+
+class UnsupportedError(KernelError, NotImplementedError):
+    """No kernel does this for quantized tensors."""
+
+
+class ModuleTypeError(ConfigError, AssertionError):
+    """``from_float``, ``from_reference`` or a fused container got a module of another kind, or one without
+    observers."""

@@ -1,0 +1,303 @@
+"""Quantized embeddings: rows of 8- or 4-bit codes with a float scale and offset each, looked up into floats.
+
+No ``from __future__ import annotations`` here: TorchScript reads the annotations of attributes as objects.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qfx.errors import ConfigError
+from qfx.nn.errors import InputError, ModuleTypeError
+from qfx.nn.plain import put_together, take_apart
+from qfx.nn.quantized.module import fits, take
+from qfx.nn.weights import quantize_weight
+
+_DTYPES = (torch.quint8, torch.quint4x2)
+
+
+def _blank_rows(num_embeddings: int, embedding_dim: int, dtype: torch.dtype) -> Tensor:
+    return torch.quantize_per_channel(
+        torch.zeros(num_embeddings, embedding_dim), torch.ones(num_embeddings), torch.zeros(num_embeddings), 0, dtype
+    )
+
+
+class EmbeddingPackedParams(nn.Module):
+    """The packed table; a module of its own because the state dict has always had that level.
+
+    This layout has no engine, and packing what was unpacked changes nothing: nothing else needs to be kept.
+
+    Args:
+        num_embeddings, embedding_dim: rows and columns.
+        dtype: ``torch.quint8`` or ``torch.quint4x2``.
+
+    Raises:
+        ConfigError: another dtype.
+    """
+
+    __constants__ = ["dtype"]  # noqa: RUF012
+    _version = 1
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, dtype: torch.dtype = torch.quint8) -> None:
+        super().__init__()
+        if dtype not in _DTYPES:
+            raise ConfigError(
+                f"Unsupported dtype on quantized embedding! Supports quint8 and quint4x2. Got dtype: {dtype}"
+            )
+        self.dtype = dtype
+        self.set_weight(_blank_rows(num_embeddings, embedding_dim, dtype))
+
+    @torch.jit.export
+    def set_weight(self, weight: Tensor) -> None:
+        """Replace the table by a per-row quantized tensor."""
+        self._packed_weight = torch.ops.quantized.embedding_bag_prepack(weight)
+
+    @torch.jit.export
+    def _weight(self) -> Tensor:
+        return torch.ops.quantized.embedding_bag_unpack(self._packed_weight)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Do nothing: the embedding that owns this module looks up."""
+        return x
+
+    def __repr__(self) -> str:
+        return repr(self._weight())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The ``__dict__`` with the plain quantized table instead of the packed one."""
+        state = self.__dict__.copy()
+        del state["_packed_weight"]
+        return state | {"_unpacked_weight": take_apart(self._weight())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore, and pack the table."""
+        state = dict(state)
+        weight = state.pop("_unpacked_weight")
+        super().__setstate__(state)
+        self.set_weight(put_together(weight))
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "dtype"] = self.dtype
+        destination[prefix + "_packed_weight"] = self._weight()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        self.dtype = take(state_dict, prefix + "dtype", missing_keys, self.dtype)
+        present = self._weight()
+        weight = take(state_dict, prefix + "_packed_weight", missing_keys, present)
+        if fits(prefix + "_packed_weight", weight, present.shape, error_msgs):
+            self.set_weight(weight)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+
+class Embedding(nn.Module):
+    """Quantized ``nn.Embedding``: integer indices in, float rows out.
+
+    Args:
+        num_embeddings, embedding_dim: rows and columns of the table.
+        padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse: accepted as ``nn.Embedding`` has them; they
+            concern training.
+        _weight: the table, quantized per row with float qparams; zeros if None.
+        dtype: of the table, ``torch.quint8`` or ``torch.quint4x2``.
+
+    Raises:
+        InputError: ``_weight`` has another shape.
+
+    Example:
+        >>> Embedding(10, 12)(torch.tensor([9, 6, 5])).shape
+        torch.Size([3, 12])
+    """
+
+    __jit_unused_properties__ = ["dtype"]  # noqa: RUF012
+    _version = 1
+    _FLOAT_MODULE: Any = nn.Embedding
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        dtype: torch.dtype = torch.quint8,
+    ) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self._packed_params = EmbeddingPackedParams(num_embeddings, embedding_dim, dtype)
+        if _weight is not None:
+            if tuple(_weight.shape) != (num_embeddings, embedding_dim):
+                raise InputError(
+                    f"{type(self).__name__}: the weight is {tuple(_weight.shape)}, "
+                    f"not {(num_embeddings, embedding_dim)}"
+                )
+            self._packed_params.set_weight(_weight)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the table."""
+        return self._packed_params.dtype
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Look up rows: indices of any shape to floats of that shape plus (embedding_dim,)."""
+        if self._packed_params.dtype == torch.quint4x2:
+            return torch.ops.quantized.embedding_4bit(self._packed_params._packed_weight, indices)  # type: ignore[no-any-return]
+        return torch.ops.quantized.embedding_byte(self._packed_params._packed_weight, indices)  # type: ignore[no-any-return]
+
+    def _get_name(self) -> str:
+        return f"Quantized{type(self).__name__}"
+
+    def extra_repr(self) -> str:
+        """Sizes, dtype and scheme."""
+        return (
+            f"num_embeddings={self.num_embeddings}, embedding_dim={self.embedding_dim}, "
+            f"dtype={self._packed_params.dtype}, qscheme={self.weight().qscheme()}"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self._get_name()}({self.extra_repr()})"
+
+    def set_weight(self, w: Tensor) -> None:
+        """Replace the table by a per-row quantized tensor of float qparams."""
+        self._packed_params.set_weight(w)
+
+    def weight(self) -> Tensor:
+        """The table, a quantized tensor."""
+        return self._packed_params._weight()
+
+    @classmethod
+    def _quantized_table(cls, mod: Any, use_precomputed_fake_quant: bool) -> tuple[Tensor, torch.dtype]:
+        if hasattr(mod, "weight_fake_quant"):
+            observer = mod.weight_fake_quant
+        else:
+            if type(mod) is not cls._FLOAT_MODULE:
+                raise ModuleTypeError(
+                    f"{cls.__name__}.from_float only works for {cls._FLOAT_MODULE.__name__} "
+                    f"but got: {type(mod).__name__}"
+                )
+            if getattr(mod, "qconfig", None) is None or mod.qconfig.weight is None:
+                raise ModuleTypeError(
+                    f"{cls.__name__}.from_float needs a qconfig with a weight observer on the {type(mod).__name__}"
+                )
+            observer = mod.qconfig.weight()
+        if observer.qscheme != torch.per_channel_affine_float_qparams or observer.dtype not in _DTYPES:
+            raise ModuleTypeError(
+                f"{cls.__name__} needs a weight observer of torch.quint8 or torch.quint4x2 and "
+                "per_channel_affine_float_qparams, as float_qparams_weight_only_qconfig has it; "
+                f"got {observer.dtype}, {observer.qscheme}"
+            )
+        if not use_precomputed_fake_quant:
+            observer(mod.weight)
+        return quantize_weight(mod.weight.detach().float(), observer), observer.dtype
+
+    @classmethod
+    def from_float(cls, mod: Any, use_precomputed_fake_quant: bool = False) -> Any:
+        """Quantize an ``nn.Embedding`` with a qconfig of float qparams, or its QAT form.
+
+        Raises:
+            ModuleTypeError: another class, or a weight observer for something else.
+        """
+        table, dtype = cls._quantized_table(mod, use_precomputed_fake_quant)
+        return cls(mod.num_embeddings, mod.embedding_dim, _weight=table, dtype=dtype)
+
+    @classmethod
+    def from_reference(cls, ref_embedding: Any) -> Any:
+        """Pack the table of a reference embedding."""
+        ref = ref_embedding
+        return cls(ref.num_embeddings, ref.embedding_dim, _weight=ref.get_quantized_weight(), dtype=ref.weight_dtype)
+
+
+class EmbeddingBag(Embedding):
+    """Quantized ``nn.EmbeddingBag`` with ``mode="sum"``: bags of indices in, one float row per bag out.
+
+    Args:
+        num_embeddings, embedding_dim: rows and columns of the table.
+        max_norm, norm_type, scale_grad_by_freq, sparse: accepted as ``nn.EmbeddingBag`` has them; they concern
+            training.
+        mode: ``"sum"``, the only one the kernels have.
+        _weight: the table, quantized per row with float qparams; zeros if None.
+        include_last_offset: whether ``offsets`` ends with the total length.
+        dtype: of the table, ``torch.quint8`` or ``torch.quint4x2``.
+
+    Raises:
+        ConfigError: another mode; the original takes it and sums all the same.
+    """
+
+    _FLOAT_MODULE: Any = nn.EmbeddingBag
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "sum",
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        include_last_offset: bool = False,
+        dtype: torch.dtype = torch.quint8,
+    ) -> None:
+        if mode != "sum":
+            raise ConfigError(
+                f"a quantized EmbeddingBag sums its bags; mode={mode!r} has no kernel, leave the module float"
+            )
+        super().__init__(num_embeddings, embedding_dim, _weight=_weight, dtype=dtype)
+        self.mode = mode
+        self.pruned_weights = False
+        self.include_last_offset = include_last_offset
+
+    def forward(
+        self,
+        indices: Tensor,
+        offsets: Tensor | None = None,
+        per_sample_weights: Tensor | None = None,
+        compressed_indices_mapping: Tensor | None = None,
+    ) -> Tensor:
+        """Sum the rows of each bag; 1d indices need ``offsets``, 2d ones are a bag per line."""
+        if self._packed_params.dtype == torch.quint4x2:
+            return torch.ops.quantized.embedding_bag_4bit(  # type: ignore[no-any-return]
+                self._packed_params._packed_weight, indices, offsets, False, 0, self.pruned_weights, per_sample_weights,
+                compressed_indices_mapping, self.include_last_offset,
+            )  # fmt: skip
+        return torch.ops.quantized.embedding_bag_byte(  # type: ignore[no-any-return]
+            self._packed_params._packed_weight, indices, offsets, False, 0, self.pruned_weights, per_sample_weights,
+            compressed_indices_mapping, self.include_last_offset,
+        )  # fmt: skip
+
+    @classmethod
+    def from_float(cls, mod: Any, use_precomputed_fake_quant: bool = False) -> Any:
+        """Quantize an ``nn.EmbeddingBag`` with a qconfig of float qparams, or its QAT form; see
+        :meth:`Embedding.from_float`."""
+        table, dtype = cls._quantized_table(mod, use_precomputed_fake_quant)
+        return cls._like(mod, table, dtype)
+
+    @classmethod
+    def from_reference(cls, ref_embedding: Any) -> Any:
+        """Pack the table of a reference embedding bag."""
+        return cls._like(ref_embedding, ref_embedding.get_quantized_weight(), ref_embedding.weight_dtype)
+
+    @classmethod
+    def _like(cls, bag: Any, table: Tensor, dtype: torch.dtype) -> Any:
+        return cls(
+            bag.num_embeddings,
+            bag.embedding_dim,
+            mode=bag.mode,
+            _weight=table,
+            include_last_offset=bag.include_last_offset,
+            dtype=dtype,
+        )

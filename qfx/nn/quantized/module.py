@@ -1,0 +1,149 @@
+"""What quantized modules with a packed weight share: state, copies, and the input check.
+
+No ``from __future__ import annotations`` here: TorchScript reads the annotations of attributes as objects.
+"""
+
+from typing import Any
+
+import torch
+from torch._jit_internal import is_scripting
+
+from qfx.nn.errors import InputError, ModuleTypeError
+from qfx.nn.intrinsic import _FusedModule
+from qfx.nn.packing import PackedSpec, current_engine
+from qfx.nn.plain import put_together, take_apart
+
+
+def check_rank(x: torch.Tensor, rank: int, layout: str) -> None:
+    """Refuse an input of another number of dimensions; says nothing about an fx proxy, whose shape is not known yet."""
+    if is_scripting():  # noqa: SIM108  TorchScript compiles one branch of a statement, but all of an expression
+        wrong = x.dim() != rank
+    else:
+        wrong = isinstance(x, torch.Tensor) and x.dim() != rank
+    if wrong:
+        if is_scripting():
+            raise ValueError("Input shape must be `" + layout + "`!")
+        else:
+            raise InputError(f"Input shape must be `{layout}`! but it is {tuple(x.shape)}")
+
+
+def refuse_devices(owner: str, device: Any) -> None:
+    """Quantized kernels exist for the CPU only; say so where the module is made, not where the first kernel fails."""
+    if device is not None and torch.device(device).type != "cpu":
+        raise InputError(
+            f"{owner} runs on the CPU only, not on {device}; move the float model to the CPU before converting it"
+        )
+
+
+def blank_weight(*shape: int) -> torch.Tensor:
+    """An int8 weight of zeros, for a module that waits for ``set_weight_bias`` or ``load_state_dict``."""
+    return torch._make_per_tensor_quantized_tensor(torch.zeros(shape, dtype=torch.int8), 1.0, 0)
+
+
+class WeightedQuantizedModule(torch.nn.Module):
+    """A quantized module that lowering makes from a reference module, by ``from_reference``."""
+
+    _FLOAT_MODULE: Any = ()
+
+    @classmethod
+    def _float_modules(cls) -> tuple[type[torch.nn.Module], ...]:
+        return cls._FLOAT_MODULE if isinstance(cls._FLOAT_MODULE, tuple) else (cls._FLOAT_MODULE,)
+
+    @classmethod
+    def from_reference(cls, ref_module: Any, output_scale: float, output_zero_point: int) -> "WeightedQuantizedModule":
+        """Make the quantized module from a reference module and the output's scale and zero point."""
+        raise NotImplementedError
+
+    @classmethod
+    def _weighted_part(cls, reference: Any) -> Any:
+        """The reference module with the weight: itself, or the first of a fused container."""
+        if not issubclass(cls._float_modules()[0], _FusedModule):
+            return reference
+        if any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in reference.children()):
+            raise ModuleTypeError(
+                f"{cls.__name__}.from_reference: fold the batch norm into the {type(reference[0]).__name__} first"
+            )
+        return reference[0]
+
+
+class PackedModule(WeightedQuantizedModule):
+    """Owns an int8 weight, a bias and an engine's name; ``_packed_params`` is a cache made from them.
+
+    Attributes:
+        engine: the name of the engine the weight is packed by. Given by the caller, or else the one selected in torch
+            when the weight was last set; copies, pickles and loaded state are packed by it again wherever they are,
+            so their numbers do not depend on the setting there. A machine without that engine takes another, see
+            :func:`qfx.nn.packing.usable_engine`.
+
+    A TorchScript module has no say in the engine: ``torch.jit.load`` packs the int8 weight for the one selected at
+    that moment.
+    """
+
+    _bias: torch.Tensor | None
+    _weight: torch.Tensor
+    engine: str
+    _CACHES: tuple[str, ...] = ("_packed_params",)
+
+    def _hold(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Own the parameters and pack them by ``self.engine``."""
+        self._weight = weight.detach()
+        self._bias = None if bias is None else bias.detach().clone()
+        self._repack()
+
+    def _repack(self) -> None:
+        self._packed_params = self._packed_spec().pack()
+
+    def _packed_spec(self) -> PackedSpec:
+        raise NotImplementedError
+
+    def _choose_engine(self, engine: str | None) -> None:
+        self._engine_given = engine is not None
+        self.engine = current_engine() if engine is None else engine
+
+    def set_weight_bias(self, w: torch.Tensor, b: torch.Tensor | None) -> None:
+        """Replace the weight (``torch.qint8``) and the bias (float, or None), and pack them."""
+        if not self._engine_given:
+            self.engine = current_engine()
+        self._hold(w, b)
+
+    def _weight_bias(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self._weight, self._bias
+
+    def weight(self) -> torch.Tensor:
+        """The int8 weight, a quantized tensor."""
+        return self._weight_bias()[0]
+
+    def bias(self) -> torch.Tensor | None:
+        """The float bias, or None."""
+        return self._weight_bias()[1]
+
+    def _python_state(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name not in self._CACHES}
+        return kept | {"_weight": take_apart(self._weight)}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {"_weight": put_together(state["_weight"])})
+        self._repack()
+
+
+def scale_tensor(scale: float) -> torch.Tensor:
+    """A scale for a state dict: float32 as ever, float64 for one that float32 would round (observers give float32)."""
+    single = torch.tensor(scale, dtype=torch.float)
+    return single if single.item() == scale else torch.tensor(scale, dtype=torch.double)
+
+
+def take(state_dict: dict[str, Any], key: str, missing_keys: list[str], default: Any) -> Any:
+    """Remove and return an entry of a state dict; note it as missing and keep what the module has if it is not
+    there."""
+    if key in state_dict:
+        return state_dict.pop(key)
+    missing_keys.append(key)
+    return default
+
+
+def fits(key: str, new: torch.Tensor, shape: torch.Size, error_msgs: list[str]) -> bool:
+    """Whether a loaded weight has the module's shape; notes the mismatch for ``load_state_dict`` to report if not."""
+    if new.shape != shape:
+        error_msgs.append(f"size mismatch for {key}: the state has {tuple(new.shape)}, this module {tuple(shape)}")
+        return False
+    return True

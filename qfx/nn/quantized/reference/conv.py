@@ -1,0 +1,152 @@
+"""Reference convolutions: float kernels on a weight that went through its integers.
+
+No ``from __future__ import annotations`` here: TorchScript reads the annotations of attributes as objects.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from qfx.nn.quantized.reference.weight import ReferenceQuantizedModule, share_parameters
+
+
+class _Conv(ReferenceQuantizedModule):
+    """Constructor and ``from_float`` of the plain convolutions; the float class comes next in the order of
+    inheritance."""
+
+    bias: torch.Tensor | None
+    _conv_forward: Any
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        weight_qparams: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
+        )
+        self._init_weight_qparams(weight_qparams, device)
+
+    def _get_name(self) -> str:
+        return f"Quantized{type(self).__name__}(Reference)"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve a float input, padding as the float module does."""
+        return self._conv_forward(x, self.get_weight(), self.bias)  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_float(cls, float_conv: Any, weight_qparams: dict[str, Any]) -> Any:
+        """Make it from a float convolution and the qparams of its weight; parameters are shared, not copied."""
+        return share_parameters(float_conv, _like(cls, float_conv, weight_qparams))
+
+
+class _ConvTranspose(ReferenceQuantizedModule):
+    """Constructor, forward and ``from_float`` of the transposed convolutions."""
+
+    bias: torch.Tensor | None
+    _output_padding: Any
+    _DIMS = 0
+    _OP: Any = None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        weight_qparams: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+        # On the instance, not the class: TorchScript finds operators only there.
+        self._op, self._dims = self._OP, self._DIMS
+        self._init_weight_qparams(weight_qparams, device)
+
+    def _get_name(self) -> str:
+        return f"Quantized{type(self).__name__}(Reference)"
+
+    def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        """Convolve a float input; ``output_size`` settles which of the possible sizes the output gets."""
+        output_padding = self._output_padding(
+            x, output_size, self.stride, self.padding, self.kernel_size, self._dims, self.dilation
+        )
+        return self._op(  # type: ignore[no-any-return]
+            x, self.get_weight(), self.bias, self.stride, self.padding, output_padding, self.groups, self.dilation
+        )
+
+    @classmethod
+    def from_float(cls, float_conv: Any, weight_qparams: dict[str, Any]) -> Any:
+        """Make it from a float transposed convolution and the qparams of its weight; parameters are shared, not
+        copied."""
+        return share_parameters(
+            float_conv, _like(cls, float_conv, weight_qparams, output_padding=float_conv.output_padding)
+        )
+
+
+def _like(cls: Any, conv: Any, weight_qparams: dict[str, Any], **more: Any) -> Any:
+    return cls(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        bias=conv.bias is not None,
+        padding_mode=conv.padding_mode,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+        weight_qparams=weight_qparams,
+        **more,
+    )
+
+
+class Conv1d(_Conv, nn.Conv1d):
+    """Reference ``nn.Conv1d``: its arguments, then ``weight_qparams`` (see :class:`ReferenceQuantizedModule`)."""
+
+
+class Conv2d(_Conv, nn.Conv2d):
+    """Reference ``nn.Conv2d``: its arguments, then ``weight_qparams`` (see :class:`ReferenceQuantizedModule`)."""
+
+
+class Conv3d(_Conv, nn.Conv3d):
+    """Reference ``nn.Conv3d``: its arguments, then ``weight_qparams`` (see :class:`ReferenceQuantizedModule`)."""
+
+
+class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
+    """Reference ``nn.ConvTranspose1d``: its arguments, then ``weight_qparams``."""
+
+    _DIMS, _OP = 1, torch.conv_transpose1d
+
+
+class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
+    """Reference ``nn.ConvTranspose2d``: its arguments, then ``weight_qparams``."""
+
+    _DIMS, _OP = 2, torch.conv_transpose2d
+
+
+class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
+    """Reference ``nn.ConvTranspose3d``: its arguments, then ``weight_qparams``."""
+
+    _DIMS, _OP = 3, torch.conv_transpose3d

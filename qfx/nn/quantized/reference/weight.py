@@ -1,0 +1,150 @@
+"""Float modules whose weight passes through its integers on every call: the meaning of a quantized weight, on any
+backend.
+
+No ``from __future__ import annotations`` here: TorchScript reads the annotations of attributes as objects.
+"""
+
+from typing import Any
+
+import torch
+
+from qfx.errors import ConfigError
+
+_PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_affine_float_qparams)
+_SCHEMES = (None, torch.per_tensor_affine, *_PER_CHANNEL)
+# The storage of each quantized dtype and its range of codes; the plain dtypes stand for themselves.
+_STORAGE = {
+    torch.quint8: (torch.uint8, 0, 255),
+    torch.qint8: (torch.int8, -128, 127),
+    torch.qint32: (torch.int32, -(2**31), 2**31 - 1),
+    torch.quint4x2: (torch.uint8, 0, 15),
+    torch.uint8: (torch.uint8, 0, 255),
+    torch.int8: (torch.int8, -128, 127),
+    torch.int32: (torch.int32, -(2**31), 2**31 - 1),
+}
+
+
+class ReferenceQuantizedModule(torch.nn.Module):
+    """Mixin for float modules with a ``weight``: holds how that weight is quantized.
+
+    ``weight_qparams`` is a dict of ``qscheme`` (None, ``per_tensor_affine``, ``per_channel_affine`` or
+    ``per_channel_affine_float_qparams``), ``dtype`` (a quantized or plain integer dtype, or a float one for a weight
+    that is only cast), ``scale``, ``zero_point`` (numbers or tensors), ``axis`` where the scheme is per channel, and
+    optionally ``is_decomposed`` (give the integers as a plain tensor), ``quant_min`` and ``quant_max``. None stands
+    for ``per_tensor_affine``, ``torch.quint8``, scale 1.0 and zero point 0.
+    """
+
+    _IS_REFERENCE = True
+
+    weight_scale: torch.Tensor
+    weight_zero_point: torch.Tensor
+    weight_axis: torch.Tensor
+    weight: torch.Tensor
+
+    def _init_weight_qparams(self, weight_qparams: dict[str, Any] | None, device: Any) -> None:
+        if weight_qparams is None:
+            weight_qparams = {"qscheme": torch.per_tensor_affine, "dtype": torch.quint8, "scale": 1.0, "zero_point": 0}
+        scheme, dtype = weight_qparams["qscheme"], weight_qparams["dtype"]
+        if scheme not in _SCHEMES:
+            raise ConfigError(f"qscheme: {scheme} is not supported in reference {self._get_name()}; use an affine one")
+        quantized = dtype in _STORAGE
+        if scheme is not None and not quantized and dtype not in (torch.float16, torch.float, torch.bfloat16):
+            raise ConfigError(f"dtype: {dtype} is not supported for the weight of reference {self._get_name()}")
+        self.weight_qscheme, self.weight_dtype = scheme, dtype
+        per_channel = scheme in _PER_CHANNEL
+        self._register("weight_scale", weight_qparams["scale"] if quantized else 1.0, torch.float, device)
+        self._register("weight_zero_point", weight_qparams["zero_point"] if quantized else 0, torch.int, device)
+        self._register("weight_axis", weight_qparams["axis"] if quantized and per_channel else 0, torch.int, device)
+        self.is_decomposed = bool(weight_qparams.get("is_decomposed", False))
+        self._resolve(weight_qparams.get("quant_min"), weight_qparams.get("quant_max"))
+
+    def _register(self, name: str, value: Any, dtype: torch.dtype, device: Any) -> None:
+        tensor = (
+            value.detach().clone()
+            if isinstance(value, torch.Tensor)
+            else torch.tensor(value, dtype=dtype, device=device)
+        )
+        self.register_buffer(name, tensor)
+
+    def _resolve(self, quant_min: int | None, quant_max: int | None) -> None:
+        """Work out what ``get_weight`` needs as plain attributes, which TorchScript and export can read."""
+        storage, low, high = _STORAGE.get(self.weight_dtype, (self.weight_dtype, 0, 0))
+        self.weight_quant_min, self.weight_quant_max = quant_min, quant_max
+        self._storage_dtype = storage
+        self._low, self._high = low if quant_min is None else quant_min, high if quant_max is None else quant_max
+        self._per_channel = self.weight_qscheme in _PER_CHANNEL
+        self._quantized = self.weight_qscheme is not None and self.weight_dtype in _STORAGE
+        # Plain integer dtypes have no quantized tensor, so they are always handed out as integers.
+        self._plain = self.is_decomposed or self.weight_dtype is storage
+        self.weight_axis_int = int(self.weight_axis)
+
+    def get_quantized_weight(self) -> torch.Tensor:
+        """The weight as integers.
+
+        Returns:
+            A quantized tensor of ``weight_dtype``; a plain integer tensor where ``is_decomposed`` or where the dtype
+            is a plain one; the weight cast to ``weight_dtype`` where that is a float one.
+        """
+        weight = self.weight
+        if not self._quantized:
+            return weight.to(self.weight_dtype)
+        if self._plain:
+            return self._codes(weight)
+        if self._per_channel:
+            return torch.quantize_per_channel(
+                weight, self.weight_scale, self.weight_zero_point, self.weight_axis_int, self.weight_dtype
+            )
+        return torch.quantize_per_tensor(weight, self.weight_scale, self.weight_zero_point, self.weight_dtype)
+
+    def get_weight(self) -> torch.Tensor:
+        """The float weight after a round trip through its integers: what the quantized kernels compute with."""
+        if self.weight_qscheme is None:
+            return self.weight
+        if not self._quantized:
+            return self.get_quantized_weight().to(self.weight.dtype)
+        if self._plain:
+            codes = self._codes(self.weight)
+            offset = codes.to(torch.float) - self._along_axis(self.weight_zero_point, codes)
+            return offset * self._along_axis(self.weight_scale, codes)
+        return self.get_quantized_weight().dequantize()
+
+    def _along_axis(self, qparam: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        if not self._per_channel:
+            return qparam
+        shape = [1] * like.dim()
+        shape[self.weight_axis_int] = -1
+        return qparam.reshape(shape)
+
+    def _codes(self, weight: torch.Tensor) -> torch.Tensor:
+        # Dividing by the scale and multiplying by its inverse differ by an ulp, and so sometimes by a code; the
+        # original multiplies.
+        inverse = 1.0 / self._along_axis(self.weight_scale, weight)
+        codes = torch.round(weight * inverse) + self._along_axis(self.weight_zero_point, weight)
+        return codes.clamp(self._low, self._high).to(self._storage_dtype)
+
+    # State dict: weight_qscheme and weight_dtype as objects, then the tensors; the axis only for per_channel_affine.
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight_qscheme"] = self.weight_qscheme
+        destination[prefix + "weight_dtype"] = self.weight_dtype
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        self.weight_qscheme = state_dict.pop(prefix + "weight_qscheme", self.weight_qscheme)
+        self.weight_dtype = state_dict.pop(prefix + "weight_dtype", self.weight_dtype)
+        for name in ("weight_scale", "weight_zero_point", "weight_axis"):
+            # Replaced, not copied into: a blank module has per-tensor shapes.
+            value = state_dict.get(prefix + name)
+            setattr(self, name, getattr(self, name) if value is None else value.detach().clone())
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._resolve(self.weight_quant_min, self.weight_quant_max)
+
+
+def share_parameters(float_module: Any, made: Any) -> Any:
+    """Give ``made`` the weight and bias of the float module (same storage) and its mode."""
+    for name in ("weight", "bias"):
+        parameter = getattr(float_module, name)
+        if parameter is not None:
+            setattr(made, name, torch.nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad))
+    made.train(float_module.training)
+    return made

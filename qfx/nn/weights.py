@@ -1,0 +1,140 @@
+"""From float modules and their observers to quantized weights and output qparams.
+
+Observers are known here by their interface only: ``calculate_qparams()``, ``qscheme``, ``dtype``, ``ch_axis``,
+``quant_min`` and ``quant_max``; a fake-quantize carries its observer as ``activation_post_process``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from qfx.errors import ConfigError
+from qfx.nn.errors import ModuleTypeError
+
+PER_TENSOR = (torch.per_tensor_affine, torch.per_tensor_symmetric)
+PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric)
+
+
+def quantize_weight(weight: torch.Tensor, observer: Any) -> torch.Tensor:
+    """Quantize a float weight with what ``observer`` (or fake-quantize) found out.
+
+    Args:
+        weight: the float weight.
+        observer: has seen the weight. Affine schemes give ``torch.qint8``; ``per_channel_affine_float_qparams``
+            (embeddings) gives the observer's own dtype.
+
+    Returns:
+        A quantized tensor of the same shape, its codes inside the observer's ``quant_min`` and ``quant_max``.
+
+    Raises:
+        ConfigError: the observer's scheme quantizes no weight.
+    """
+    scale, zero_point = observer.calculate_qparams()
+    source = getattr(observer, "activation_post_process", observer)
+    scheme = observer.qscheme
+    if scheme in PER_TENSOR:
+        quantized = torch.quantize_per_tensor(weight, float(scale), int(zero_point), torch.qint8)
+    elif scheme in PER_CHANNEL:
+        quantized = torch.quantize_per_channel(
+            weight, scale.to(torch.double), zero_point.to(torch.int64), source.ch_axis, torch.qint8
+        )
+    elif scheme == torch.per_channel_affine_float_qparams:
+        quantized = torch.quantize_per_channel(
+            weight, scale.to(torch.float), zero_point.to(torch.float), source.ch_axis, observer.dtype
+        )
+        if (
+            observer.dtype == torch.quint4x2
+        ):  # two codes to a byte: int_repr() cannot be clamped, and no observer narrows 4 bits
+            return quantized
+    else:
+        raise ConfigError(
+            f"a weight cannot be quantized with the scheme {scheme}; use a per-tensor or per-channel affine one"
+        )
+    return _clamp_codes(quantized, source.quant_min, source.quant_max)
+
+
+def _clamp_codes(quantized: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """Keep the codes inside the observer's range: quantizing saturates at the ends of the stored type only."""
+    codes = quantized.int_repr()
+    stored = torch.iinfo(codes.dtype)
+    if low <= stored.min and high >= stored.max:
+        return quantized
+    codes = codes.clamp(low, high)
+    if quantized.qscheme() == torch.per_tensor_affine:
+        return torch._make_per_tensor_quantized_tensor(codes, quantized.q_scale(), quantized.q_zero_point())
+    return torch._make_per_channel_quantized_tensor(
+        codes, quantized.q_per_channel_scales(), quantized.q_per_channel_zero_points(), quantized.q_per_channel_axis()
+    )
+
+
+def output_qparams(module: torch.nn.Module, owner: str) -> tuple[float, int]:
+    """The scale and zero point the module's output observer arrived at; ``owner`` is named in the error if there is
+    none."""
+    observer = getattr(module, "activation_post_process", None)
+    if observer is None or not hasattr(observer, "calculate_qparams"):
+        raise ModuleTypeError(
+            f"{owner}.from_float got a {type(module).__name__} without an observer of its output; "
+            "prepare and calibrate the model first (activation_post_process is missing)"
+        )
+    scale, zero_point = observer.calculate_qparams()
+    return float(scale), int(zero_point)
+
+
+def observed_weight(
+    owner: type[torch.nn.Module],
+    module: Any,
+    accepted: tuple[type[torch.nn.Module], ...],
+    use_precomputed_fake_quant: bool,
+) -> tuple[Any, torch.Tensor, torch.Tensor | None]:
+    """Quantize the weight of a float module with a qconfig, or of a QAT module, for ``owner.from_float``.
+
+    Args:
+        owner: the class that is being built, for messages.
+        module: a float module or fused pair of one of the ``accepted`` classes with a ``qconfig``, or a QAT module
+            with a ``weight_fake_quant`` (and perhaps a batch norm ``bn``, which is folded here; the module itself is
+            not changed).
+        accepted: the float classes.
+        use_precomputed_fake_quant: keep the range the weight observer has instead of looking at the weight once more.
+
+    Returns:
+        The module that has the geometry, the quantized weight, and the float bias or None.
+
+    Raises:
+        ModuleTypeError: another class, or no qconfig.
+        ConfigError: the weight observer's dtype is not int8.
+    """
+    if hasattr(module, "weight_fake_quant"):
+        observer = module.weight_fake_quant
+        weight, bias = _folded(module)
+    else:
+        kind = type_before_parametrizations(module)
+        if kind not in accepted:
+            names = " or ".join(c.__name__ for c in accepted)
+            raise ModuleTypeError(f"{owner.__name__}.from_float only works for {names} but got: {kind.__name__}")
+        outer, module = module, module[0] if isinstance(module, torch.nn.Sequential) else module
+        qconfig = getattr(module, "qconfig", None) or getattr(outer, "qconfig", None)
+        if qconfig is None:
+            raise ModuleTypeError(
+                f"{owner.__name__}.from_float got a {kind.__name__} without a qconfig; set one and prepare"
+            )
+        observer = qconfig.weight()
+        weight, bias = module.weight, module.bias
+    if not use_precomputed_fake_quant:
+        observer(weight)
+    if observer.dtype not in (torch.qint8, torch.int8):
+        raise ConfigError(f"{owner.__name__} takes int8 weights; the weight observer has dtype {observer.dtype}")
+    return module, quantize_weight(weight.detach().float(), observer), None if bias is None else bias.detach()
+
+
+def _folded(module: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if not hasattr(module, "bn"):
+        return module.weight, module.bias
+    bn = module.bn
+    if bn.running_mean is None or bn.running_var is None:
+        raise ModuleTypeError(f"the batch norm of this {type(module).__name__} has no running statistics to fold")
+    fuse = fuse_linear_bn_weights if isinstance(module, torch.nn.Linear) else fuse_conv_bn_weights
+    return fuse(module.weight, module.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)

@@ -39,6 +39,7 @@ class GraphView:
         self._params: dict[int, Param] = {}
         self._readers: dict[int, list[tuple[Node, str]]] | None = None
         self._callers: dict[int, int] | None = None
+        self._calls: dict[Node, int] = {}
         self._regions: dict[Node, int] | None = None
         self._modules: dict[str, torch.nn.Module] = dict(gm.named_modules(remove_duplicate=False))
 
@@ -164,13 +165,14 @@ class GraphView:
         if self._callers is None:
             self._callers = {}
             for node in self.gm.graph.nodes:
-                self._count_call(node, 1)
+                self._count_call(node)
         return self._callers.get(id(self.module(target)), 0)
 
-    def _count_call(self, node: Node, change: int) -> None:
+    def _count_call(self, node: Node) -> None:
         if self._callers is not None and node.op == "call_module":
-            key = id(self.module(str(node.target)))
-            self._callers[key] = self._callers.get(key, 0) + change
+            # Remembered by node: by the time a node is erased another module may stand at its path.
+            key = self._calls[node] = id(self.module(str(node.target)))
+            self._callers[key] = self._callers.get(key, 0) + 1
 
     @staticmethod
     def params_of(reading: Reading) -> Iterator[tuple[str, Param]]:
@@ -201,7 +203,7 @@ class GraphView:
         """A new node exists; it lies in the mutation region of `near`."""
         if self._regions is not None:
             self._regions[node] = self._regions.get(near, -1)
-        self._count_call(node, 1)
+        self._count_call(node)
         if self._readers is not None:
             for name, value in self.params_of(self.read(node)):
                 self._readers.setdefault(id(value.tensor), []).append((node, name))
@@ -209,8 +211,9 @@ class GraphView:
     def forget(self, node: Node, *, erased: bool = False) -> None:
         """Read `node` anew next time; with `erased`, it no longer reads its parameters either."""
         reading = self._readings.pop(node, None)
-        if erased:
-            self._count_call(node, -1)
+        called = self._calls.pop(node, None) if erased else None
+        if called is not None and self._callers is not None:
+            self._callers[called] -= 1
         if erased and reading is not None and self._readers is not None:
             for _, value in self.params_of(reading):
                 left = [(n, name) for n, name in self._readers.get(id(value.tensor), ()) if n is not node]

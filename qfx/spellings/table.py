@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -50,6 +50,11 @@ def calls(target: Any) -> list[CallSpelling]:
 def module_spelling(cls: type) -> ModuleSpelling | None:
     """The spelling of exactly this class; a subclass may compute something else."""
     return _MODULES.get(cls)
+
+
+def ops_of_modules(classes: Iterable[type]) -> tuple[Op, ...]:
+    """The ops some module classes spell, once each, in order."""
+    return tuple(dict.fromkeys(_MODULES[cls].op for cls in classes))
 
 
 def spelling_of(op: Op, dialect: str) -> CallSpelling:

@@ -1,0 +1,60 @@
+"""Merge a module and the relu after it into one ``nn.intrinsic`` container, where a kernel does both in one go.
+
+Only ops spelled as modules: a functional convolution keeps its function, and its relu is absorbed at lowering.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from qfx.nn import intrinsic
+from qfx.ops import Op
+from qfx.passes.rewriter import Rewriter
+from qfx.passes.rule import Guard, Rule, rule
+from qfx.patterns import Match, Pattern, Reject
+from qfx.patterns.catalogue.weighted import bn_relu, weighted_relu
+from qfx.spellings import ops_of_modules
+
+FUSED: dict[type[nn.Module], type[nn.Sequential]] = {
+    nn.Conv1d: intrinsic.ConvReLU1d,
+    nn.Conv2d: intrinsic.ConvReLU2d,
+    nn.Conv3d: intrinsic.ConvReLU3d,
+    nn.Linear: intrinsic.LinearReLU,
+    nn.BatchNorm2d: intrinsic.BNReLU2d,
+    nn.BatchNorm3d: intrinsic.BNReLU3d,
+}
+
+
+def _called_once(name: str) -> Guard:
+    def called_once(m: Match) -> bool | Reject:
+        reading = getattr(m, name)
+        if reading.dialect != "module":
+            return Reject(f"{reading.node} is a function, not a module", reading.node)
+        module = m.view.module(str(reading.node.target))
+        if type(module) not in FUSED:
+            return Reject(f"no fused module for {type(module).__name__} and ReLU", reading.node)
+        calls = m.view.callers(str(reading.node.target))
+        return calls == 1 or Reject(f"module {reading.node.target} is called {calls} times", reading.node)
+
+    return called_once
+
+
+def _fuse(name: str, pattern: Pattern) -> Rule:
+    @rule(pattern, where=_called_once(name))
+    def fuse_relu(m: Match, g: Rewriter) -> Any:
+        inner = getattr(m, name).node
+        module = g.view.module(str(inner.target))
+        relu = g.view.module(str(m.relu.node.target)) if m.relu.dialect == "module" else nn.ReLU()
+        fused = FUSED[type(module)](module, relu)
+        return g.module(fused.train(module.training), m.x, at=str(inner.target))
+
+    return fuse_relu
+
+
+def _fusable() -> tuple[Op, ...]:
+    return tuple(op for op in ops_of_modules(FUSED) if op.name != "batch_norm")
+
+
+FUSE_RELU = (*(_fuse("weighted", weighted_relu(op)) for op in _fusable()), _fuse("bn", bn_relu))

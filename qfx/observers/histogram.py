@@ -1,0 +1,145 @@
+"""The observer that counts values and chooses the range with the least expected squared error."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qfx import dtypes
+from qfx.errors import ConfigError
+from qfx.observers.base import UniformQuantizationObserverBase
+from qfx.observers.bins import column_extremes, count, count_large, in_storage_order, rebin
+from qfx.observers.l2_search import l2_range
+from qfx.observers.minmax import extremes
+from qfx.observers.statistics import HistogramStatistics
+from qfx.qparams import EPS
+
+EXACT_BELOW = 1 << 20
+"""Tensors with fewer elements are counted exactly; the middle of larger ones by a sample of a quarter of this."""
+
+
+class HistogramObserver(UniformQuantizationObserverBase):
+    """Counts values in equal bins of the range seen so far; chooses the range by squared error (see ``l2_search``).
+
+    Counting is exact below 2**20 elements. Of larger tensors the tails are counted exactly and the middle by a strided
+    sample, scaled; their smallest and largest values are exact. When the range grows, earlier counts move to the new
+    bins (see ``rebin``). Infinities and NaN are left out (and mentioned by ``problems()``), empty tensors
+    ignored.
+
+    Args:
+        bins: number of bins, 2048 by default.
+        dtype, qscheme, reduce_range, quant_min, quant_max, factory_kwargs, eps: see the base class; ``qscheme`` per
+            tensor, ``dtype`` an integer one.
+        is_dynamic: not possible.
+
+    Raises:
+        ConfigError: a per-channel scheme, ``is_dynamic``, a dtype without levels, or what the base class refuses.
+
+    Example:
+        >>> observer = HistogramObserver(quant_min=0, quant_max=127)
+        >>> _ = observer(torch.randn(1000))
+        >>> scale, zero_point = observer.calculate_qparams()
+    """
+
+    histogram: Tensor
+    seen_shape: list[int]
+
+    def __init__(
+        self,
+        bins: int = 2048,
+        dtype: torch.dtype = torch.quint8,
+        qscheme: torch.qscheme = torch.per_tensor_affine,
+        reduce_range: bool = False,
+        quant_min: int | None = None,
+        quant_max: int | None = None,
+        factory_kwargs: dict[str, Any] | None = None,
+        eps: float = EPS,
+        is_dynamic: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if not dtypes.is_per_tensor(qscheme):
+            raise ConfigError(f"HistogramObserver takes per-tensor schemes; got {qscheme}")
+        if is_dynamic:
+            raise ConfigError("HistogramObserver gathers over batches and cannot be dynamic; use PlaceholderObserver")
+        super().__init__(
+            dtype=dtype,
+            qscheme=qscheme,
+            reduce_range=reduce_range,
+            quant_min=quant_min,
+            quant_max=quant_max,
+            factory_kwargs=factory_kwargs,
+            eps=eps,
+            is_dynamic=is_dynamic,
+            **kwargs,
+        )
+        where = torch.nn.factory_kwargs(factory_kwargs)
+        self.bins = bins
+        self.register_buffer("histogram", torch.zeros(bins, **where))
+        self.register_buffer("min_val", torch.tensor(float("inf"), **where))
+        self.register_buffer("max_val", torch.tensor(float("-inf"), **where))
+        # The search assumes as many levels as the dtype has, like the original: not those of quant_min .. quant_max
+        self.dst_nbins = 2 ** dtypes.bits(dtype)
+        self._exact_below = EXACT_BELOW
+
+    def forward(self, x_orig: Tensor) -> Tensor:
+        """Count ``x_orig`` and return it."""
+        if self._note(x_orig):
+            x = in_storage_order(x_orig.detach())
+            least, most = self._extremes(x)
+            low, high = float(least.min()), float(most.max())
+            if not (low > -float("inf") and high < float("inf")):
+                x = self._finite(x)
+                if x.numel() == 0:
+                    return x_orig
+                least, most = self._extremes(x)
+                low, high = float(least.min()), float(most.max())
+            self._count(x, least, most, low, high)
+        return x_orig
+
+    def _extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return extremes(x, self.min_val.dtype) if x.numel() < self._exact_below else column_extremes(x)
+
+    def _finite(self, x: Tensor) -> Tensor:
+        self._saw_nan = self._saw_nan or bool(x.isnan().any())
+        self._saw_infinity = self._saw_infinity or bool(x.isinf().any())
+        return x[x.isfinite()]
+
+    def _count(self, x: Tensor, least: Tensor, most: Tensor, low: float, high: float) -> None:
+        old_low, old_high = float(self.min_val), float(self.max_val)
+        first = old_low > old_high
+        if not first:
+            low, high = min(low, old_low), max(high, old_high)
+        if x.numel() < self._exact_below:
+            found = count(x, self.bins, low, high)
+        else:
+            found = count_large(x, least, most, self.bins, low, high, self._exact_below // 4)
+        if first:
+            self.histogram.copy_(found)
+        else:
+            self.histogram.copy_(found.add_(rebin(self.histogram, old_low, old_high, low, high, self.bins)))
+        self.min_val.fill_(low)
+        self.max_val.fill_(high)
+
+    @torch.jit.export
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return ``(scale, zero_point)``, each of shape ``(1,)``; 1 and 0, with a warning, where nothing was seen."""
+        if self._unset(self.min_val, self.max_val):
+            return self._calculate_qparams(self.min_val, self.max_val)
+        low, high = l2_range(self.histogram, self.min_val, self.max_val, self.dst_nbins)
+        return self._calculate_qparams(low, high)
+
+    def extra_repr(self) -> str:
+        """Show the range."""
+        return f"min_val={self.min_val}, max_val={self.max_val}"
+
+    @torch.jit.export
+    def reset_min_max_vals(self) -> None:
+        """Forget everything seen."""
+        self.histogram.zero_()
+        self.min_val.fill_(float("inf"))
+        self.max_val.fill_(float("-inf"))
+        self._forget()
+
+    def statistics(self) -> HistogramStatistics:
+        """Return the counts as a value that can be saved, merged and solved again."""
+        return HistogramStatistics(self.min_val.clone(), self.max_val.clone(), histogram=self.histogram.clone())

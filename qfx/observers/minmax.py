@@ -1,0 +1,312 @@
+"""Observers that remember the smallest and the largest value, of the tensor or of each channel."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qfx import dtypes
+from qfx.errors import ConfigError
+from qfx.observers.base import UniformQuantizationObserverBase
+from qfx.observers.statistics import MinMaxStatistics, MovingAverageStatistics, Statistics
+from qfx.qparams import EPS
+
+
+def _take_scheme(name: str, qscheme: torch.qscheme, allowed: tuple[torch.qscheme, ...]) -> None:
+    if qscheme not in allowed:
+        raise ConfigError(f"{name} takes the schemes {', '.join(map(str, allowed))}; got {qscheme}")
+
+
+def _refuse_dynamic(name: str, is_dynamic: bool) -> None:
+    if is_dynamic:
+        raise ConfigError(
+            f"{name} gathers over batches and cannot be dynamic; use PlaceholderObserver(is_dynamic=True)"
+        )
+
+
+def extremes(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return smallest and largest value as ``dtype``, found in the tensor's own dtype: rounding keeps the order."""
+    low, high = torch.aminmax(x.to(torch.uint8) if x.dtype == torch.bool else x)
+    if x.dtype == dtype:
+        return low, high
+    return low.to(dtype), high.to(dtype)
+
+
+def channel_extremes(x: Tensor, axis: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return smallest and largest value of each channel along ``axis``, as ``dtype``."""
+    source = x.to(torch.uint8) if x.dtype == torch.bool else x
+    rows = source.transpose(0, axis).flatten(start_dim=1) if source.dim() > 1 else source.unsqueeze(1)
+    low, high = torch.aminmax(rows, dim=1)
+    return low.to(dtype), high.to(dtype)
+
+
+class MinMaxObserver(UniformQuantizationObserverBase):
+    """Observes the smallest and the largest value ever seen.
+
+    Args:
+        dtype, qscheme, reduce_range, quant_min, quant_max, factory_kwargs, eps, is_dynamic: see the base class;
+            ``qscheme`` per tensor.
+
+    Input of any shape and float dtype; integers are taken as floats (and mentioned by ``problems()``), empty tensors
+    ignored, infinity and NaN remembered as such.
+
+    Raises:
+        ConfigError: a per-channel scheme, or what the base class refuses.
+
+    Example:
+        >>> observer = MinMaxObserver()
+        >>> _ = observer(torch.tensor([-1.0, 3.0]))
+        >>> observer.calculate_qparams()
+        (tensor([0.0157]), tensor([64], dtype=torch.int32))
+    """
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.quint8,
+        qscheme: torch.qscheme = torch.per_tensor_affine,
+        reduce_range: bool = False,
+        quant_min: int | None = None,
+        quant_max: int | None = None,
+        factory_kwargs: dict[str, Any] | None = None,
+        eps: float = EPS,
+        is_dynamic: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        _take_scheme(type(self).__name__, qscheme, dtypes.PER_TENSOR)
+        super().__init__(
+            dtype=dtype,
+            qscheme=qscheme,
+            reduce_range=reduce_range,
+            quant_min=quant_min,
+            quant_max=quant_max,
+            factory_kwargs=factory_kwargs,
+            eps=eps,
+            is_dynamic=is_dynamic,
+            **kwargs,
+        )
+        where = torch.nn.factory_kwargs(factory_kwargs)
+        self.register_buffer("min_val", torch.tensor(float("inf"), **where))
+        self.register_buffer("max_val", torch.tensor(float("-inf"), **where))
+
+    def forward(self, x_orig: Tensor) -> Tensor:
+        """Widen the range by ``x_orig`` and return it."""
+        if self._note(x_orig):
+            low, high = extremes(x_orig.detach(), self.min_val.dtype)
+            torch.minimum(low, self.min_val, out=self.min_val)
+            torch.maximum(high, self.max_val, out=self.max_val)
+        return x_orig
+
+    @torch.jit.export
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return ``(scale, zero_point)``, each of shape ``(1,)``."""
+        return self._calculate_qparams(self.min_val, self.max_val)
+
+    @torch.jit.export
+    def extra_repr(self) -> str:
+        """Show the range."""
+        return f"min_val={self.min_val}, max_val={self.max_val}"
+
+    @torch.jit.export
+    def reset_min_max_vals(self) -> None:
+        """Forget everything seen."""
+        self.min_val.fill_(float("inf"))
+        self.max_val.fill_(float("-inf"))
+        self._forget()
+
+    def statistics(self) -> Statistics:
+        """Return what was seen as a value that can be saved, merged and solved again."""
+        return MinMaxStatistics(self.min_val.clone(), self.max_val.clone())
+
+
+class MovingAverageMinMaxObserver(MinMaxObserver):
+    """Observes a moving average of each batch's smallest and largest value.
+
+    Args:
+        averaging_constant: weight of the newest batch, 0.01 by default; 1 keeps the last batch only.
+        dtype, qscheme, reduce_range, quant_min, quant_max, eps, is_dynamic: see ``MinMaxObserver``.
+
+    Raises:
+        ConfigError: dynamic with another averaging constant than 1, or what ``MinMaxObserver`` refuses.
+    """
+
+    def __init__(
+        self,
+        averaging_constant: float = 0.01,
+        dtype: torch.dtype = torch.quint8,
+        qscheme: torch.qscheme = torch.per_tensor_affine,
+        reduce_range: bool = False,
+        quant_min: int | None = None,
+        quant_max: int | None = None,
+        eps: float = EPS,
+        is_dynamic: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if is_dynamic and averaging_constant != 1:
+            raise ConfigError(f"a dynamic moving average needs averaging_constant=1, got {averaging_constant}")
+        super().__init__(
+            dtype=dtype,
+            qscheme=qscheme,
+            reduce_range=reduce_range,
+            quant_min=quant_min,
+            quant_max=quant_max,
+            eps=eps,
+            is_dynamic=is_dynamic,
+            **kwargs,
+        )
+        self.averaging_constant = averaging_constant
+
+    def forward(self, x_orig: Tensor) -> Tensor:
+        """Move the averages towards the range of ``x_orig`` and return it."""
+        if self._note(x_orig):
+            low, high = extremes(x_orig.detach(), self.min_val.dtype)
+            if not self._unset(self.min_val, self.max_val):
+                low = self.min_val + self.averaging_constant * (low - self.min_val)
+                high = self.max_val + self.averaging_constant * (high - self.max_val)
+            self.min_val.copy_(low)
+            self.max_val.copy_(high)
+        return x_orig
+
+    def statistics(self) -> MovingAverageStatistics:
+        """Return the averages and how many batches are in them."""
+        return MovingAverageStatistics(self.min_val.clone(), self.max_val.clone(), batches=self._batches_seen())
+
+
+class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
+    """Observes the smallest and the largest value of each channel.
+
+    Args:
+        ch_axis: the channel dimension, 0 by default.
+        dtype, qscheme, reduce_range, quant_min, quant_max, factory_kwargs, eps, is_dynamic: see the base class;
+            ``qscheme`` per channel, ``torch.per_channel_affine`` by default.
+
+    Input like ``MinMaxObserver``'s, with at least one dimension; all inputs have the same number of channels.
+
+    Raises:
+        ConfigError: a per-tensor scheme, ``is_dynamic``, or what the base class refuses.
+    """
+
+    def __init__(
+        self,
+        ch_axis: int = 0,
+        dtype: torch.dtype = torch.quint8,
+        qscheme: torch.qscheme = torch.per_channel_affine,
+        reduce_range: bool = False,
+        quant_min: int | None = None,
+        quant_max: int | None = None,
+        factory_kwargs: dict[str, Any] | None = None,
+        eps: float = EPS,
+        is_dynamic: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        _take_scheme(type(self).__name__, qscheme, dtypes.PER_CHANNEL)
+        _refuse_dynamic(type(self).__name__, is_dynamic)
+        super().__init__(
+            dtype=dtype,
+            qscheme=qscheme,
+            reduce_range=reduce_range,
+            quant_min=quant_min,
+            quant_max=quant_max,
+            factory_kwargs=factory_kwargs,
+            eps=eps,
+            is_dynamic=is_dynamic,
+            **kwargs,
+        )
+        where = torch.nn.factory_kwargs(factory_kwargs)
+        self.ch_axis = ch_axis
+        self.register_buffer("min_val", torch.tensor([], **where))
+        self.register_buffer("max_val", torch.tensor([], **where))
+
+    def forward(self, x_orig: Tensor) -> Tensor:
+        """Widen the range of each channel by ``x_orig`` and return it."""
+        if self._note(x_orig):
+            low, high = channel_extremes(x_orig.detach(), self.ch_axis, self.min_val.dtype)
+            if not self._unset(self.min_val, self.max_val):
+                low = torch.min(low, self.min_val)
+                high = torch.max(high, self.max_val)
+            self._store(low, high)
+        return x_orig
+
+    def _store(self, low: Tensor, high: Tensor) -> None:
+        # New tensors, as the size may change: loaded and shared storage cannot be resized
+        self.min_val = low.to(self.min_val.device)
+        self.max_val = high.to(self.max_val.device)
+
+    @torch.jit.export
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return ``(scale, zero_point)``, each of shape ``(channels,)``."""
+        return self._calculate_qparams(self.min_val, self.max_val)
+
+    def extra_repr(self) -> str:
+        """Show the ranges."""
+        return f"min_val={self.min_val}, max_val={self.max_val}"
+
+    @torch.jit.export
+    def reset_min_max_vals(self) -> None:
+        """Forget everything seen."""
+        self.min_val = self.min_val.new_empty([0])
+        self.max_val = self.max_val.new_empty([0])
+        self._forget()
+
+    def statistics(self) -> Statistics:
+        """Return what was seen as a value that can be saved, merged and solved again."""
+        return MinMaxStatistics(self.min_val.clone(), self.max_val.clone(), axis=self.ch_axis)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *args: Any) -> None:
+        for name in ("min_val", "max_val"):
+            key = prefix + name
+            old = state_dict.pop(key + "s", None)  # the name before version 3
+            if old is not None:
+                state_dict[key] = old
+            if key in state_dict:
+                setattr(self, name, getattr(self, name).new_empty(state_dict[key].shape))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+class MovingAveragePerChannelMinMaxObserver(PerChannelMinMaxObserver):
+    """Observes a moving average of each batch's smallest and largest value, channel by channel.
+
+    Args:
+        averaging_constant: weight of the newest batch, 0.01 by default.
+        ch_axis, dtype, qscheme, reduce_range, quant_min, quant_max, eps, is_dynamic: see ``PerChannelMinMaxObserver``.
+    """
+
+    def __init__(
+        self,
+        averaging_constant: float = 0.01,
+        ch_axis: int = 0,
+        dtype: torch.dtype = torch.quint8,
+        qscheme: torch.qscheme = torch.per_channel_affine,
+        reduce_range: bool = False,
+        quant_min: int | None = None,
+        quant_max: int | None = None,
+        eps: float = EPS,
+        is_dynamic: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            ch_axis=ch_axis,
+            dtype=dtype,
+            qscheme=qscheme,
+            reduce_range=reduce_range,
+            quant_min=quant_min,
+            quant_max=quant_max,
+            eps=eps,
+            is_dynamic=is_dynamic,
+            **kwargs,
+        )
+        self.averaging_constant = averaging_constant
+
+    def forward(self, x_orig: Tensor) -> Tensor:
+        """Move the averages of each channel towards its range in ``x_orig`` and return it."""
+        if self._note(x_orig):
+            low, high = channel_extremes(x_orig.detach(), self.ch_axis, self.min_val.dtype)
+            if not self._unset(self.min_val, self.max_val):
+                low = self.min_val + self.averaging_constant * (low - self.min_val)
+                high = self.max_val + self.averaging_constant * (high - self.max_val)
+            self._store(low, high)
+        return x_orig
+
+    def statistics(self) -> MovingAverageStatistics:
+        """Return the averages and how many batches are in them."""
+        low, high = self.min_val.clone(), self.max_val.clone()
+        return MovingAverageStatistics(low, high, axis=self.ch_axis, batches=self._batches_seen())

@@ -16,6 +16,23 @@ Example:
 
 from __future__ import annotations
 
+from qfx.config import BackendConfig as BackendConfig
+from qfx.config import BackendPatternConfig as BackendPatternConfig
+from qfx.config import ConvertCustomConfig as ConvertCustomConfig
+from qfx.config import DTypeConfig as DTypeConfig
+from qfx.config import DTypeWithConstraints as DTypeWithConstraints
+from qfx.config import FuseCustomConfig as FuseCustomConfig
+from qfx.config import ObservationType as ObservationType
+from qfx.config import PrepareCustomConfig as PrepareCustomConfig
+from qfx.config import QConfig as QConfig
+from qfx.config import QConfigAny as QConfigAny
+from qfx.config import QConfigMapping as QConfigMapping
+from qfx.config import QuantType as QuantType
+from qfx.config import StandaloneModuleConfigEntry as StandaloneModuleConfigEntry
+from qfx.config import get_default_qconfig as get_default_qconfig
+from qfx.config import get_default_qconfig_dict as get_default_qconfig_dict
+from qfx.config import get_default_qconfig_mapping as get_default_qconfig_mapping
+from qfx.config import qconfig_equals as qconfig_equals
 from qfx.observers import *  # noqa: F403  (the public observers, listed in qfx.observers.__all__)
 from qfx.passes import FunctionPass as FunctionPass
 from qfx.passes import Pass as Pass

@@ -1,7 +1,7 @@
 """One tree of exceptions.
 
-Every message says what was wrong, where (node, module path, source line) and what to do about it. Classes also derive from the
-builtin a caller of the original API would have caught, so ``except ValueError`` keeps working.
+Every message says what was wrong, where (node, module path, source line) and what to do about it. Classes also derive
+from the builtin a caller of the original API would have caught, so ``except ValueError`` keeps working.
 """
 
 from __future__ import annotations

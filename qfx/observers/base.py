@@ -187,14 +187,17 @@ class UniformQuantizationObserverBase(ObserverBase):
         Read from buffers and flags, when asked; calibration pays nothing for it.
         """
         low, high = self.min_val, self.max_val
+        unset = self._unset(low, high)
+        nan = self._saw_nan or (not unset and bool(low.isnan().any() or high.isnan().any()))
+        infinity = self._saw_infinity or (not unset and bool(low.isinf().any() or high.isinf().any()))
         found = []
-        if self._unset(low, high):
-            found.append("saw only empty tensors" if self._saw_empty else "never ran")
-        else:
-            if self._saw_nan or bool(low.isnan().any() or high.isnan().any()):
-                found.append("saw NaN")
-            if self._saw_infinity or bool(low.isinf().any() or high.isinf().any()):
-                found.append("saw infinity")
+        if unset:
+            nothing = "saw only empty tensors" if self._saw_empty else "never ran"
+            found.append("saw no finite value" if nan or infinity else nothing)
+        if nan:
+            found.append("saw NaN")
+        if infinity:
+            found.append("saw infinity")
         if self._saw_integers:
             found.append("saw integers, which it took as floats")
         return found

@@ -110,8 +110,12 @@ class QConfigMapping:
         return self
 
     def __repr__(self) -> str:
-        fields = "\n".join(f" {name}\n  {value}" for name, value in vars(self).items())
-        return f"{type(self).__name__} (\n{fields}\n)"
+        lines = []
+        for name, held in vars(self).items():
+            lines.append(f" {name}")
+            table = isinstance(held, dict) and held
+            lines += [f"  {key}: {qconfig}" for key, qconfig in held.items()] if table else [f"  {held}"]
+        return "\n".join((f"{type(self).__name__} (", *lines, ")"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entries as a dictionary with keys ``""``, ``"object_type"`` ... that ``from_dict`` reads."""

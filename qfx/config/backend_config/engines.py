@@ -21,12 +21,16 @@ def _nothing(_: _DTypes) -> list[BackendPatternConfig]:
 
 @dataclass(frozen=True)
 class _Engine:
-    """The dtypes one engine takes for each kind of operator, and the families only some engines have."""
+    """The dtypes one engine takes for each kind of operator, and the families only some engines have.
+
+    ``arithmetic`` and ``fixed_range`` are those of ``plain`` operators unless given.
+    """
 
     name: str
     weighted: _DTypes = (dtypes.weighted_int8,)
     plain: _DTypes = (dtypes.default_op_quint8,)
-    fixed_range: _DTypes = (dtypes.default_op_quint8,)
+    arithmetic: _DTypes | None = None
+    fixed_range: _DTypes | None = None
     dynamic: _DTypes = (dtypes.dynamic_int8, dtypes.dynamic_float16)
     embedding: _DTypes = (dtypes.weight_only_quint8, dtypes.weight_only_quint4x2)
     layer_norm: bool = False
@@ -42,10 +46,10 @@ class _Engine:
             self.after_convolutions(self.weighted),
             weighted.linears(linear),
             self.after_linears(linear),
-            unweighted.arithmetic(self.weighted),
+            unweighted.arithmetic(self.arithmetic or self.plain),
             unweighted.concatenations(self.plain),
             unweighted.own_range(self.plain),
-            unweighted.fixed_range(self.fixed_range),
+            unweighted.fixed_range(self.fixed_range or self.plain),
             unweighted.same_range(self.plain),
             unweighted.not_observed(self.plain) if self.not_observed else [],
             weighted.batch_norms(self.plain),
@@ -61,13 +65,12 @@ class _Engine:
 
 _NATIVE = _Engine("native", layer_norm=True)
 _FBGEMM = _Engine("fbgemm")
-# The x86 table names a weight dtype for the operators with a fixed range too; they have no weight, so it says nothing.
-_X86 = _Engine("x86", fixed_range=(dtypes.weighted_int8,))
+# The x86 table names a weight dtype for operators without a weight too: kept, so that dictionaries stay the same.
+_X86 = _Engine("x86", arithmetic=(dtypes.weighted_int8,), fixed_range=(dtypes.weighted_int8,))
 _QNNPACK = _Engine(
     "qnnpack",
     weighted=(dtypes.weighted_qint8_symmetric, dtypes.weighted_int8),
     plain=(dtypes.default_op_qint8_symmetric, dtypes.default_op_quint8),
-    fixed_range=(dtypes.default_op_qint8_symmetric, dtypes.default_op_quint8),
     not_observed=False,
 )
 _ONEDNN = _Engine(

@@ -80,7 +80,8 @@ def resolve(
         scope: path of the module whose ``forward`` makes the call. By default the parent of ``module_path`` where the
             first object type is a module class, else ``module_path`` itself.
         scope_type: class of the module whose ``forward`` calls a function. An object-type entry for it speaks for all
-            calls made there, before one for the function itself.
+            calls made there, before one for the function itself. ``None`` where the model's own ``forward`` calls it:
+            a model is no layer of itself.
 
     Returns:
         The configuration and the entry that decided it; ``None`` from the global entry where the mapping has none.

@@ -215,7 +215,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "elu_1": {"object_types": [functional.elu], "module_path": "c", "index": 0, "scope_type": Block},
     "hardswish_1": {"object_types": [functional.hardswish], "module_path": "c", "index": 0, "scope_type": Block},
     "c_linear": {"object_types": [nn.Linear], "module_path": "c.linear", "index": 0},
-    "hardswish_2": {"object_types": [functional.hardswish], "module_path": "", "index": 0, "scope_type": Net},
+    "hardswish_2": {"object_types": [functional.hardswish], "module_path": "", "index": 0},
 }
 ENTRIES: dict[str, tuple[Any, ...]] = {
     "order of a function": ("set_module_name_object_type_order", "c", functional.hardswish, 0),
@@ -230,6 +230,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
     "regex of the end": ("set_module_name_regex", "linear"),
     "regex of all": ("set_module_name_regex", ".*"),
     "class of the caller": ("set_object_type", Block),
+    "class of the model": ("set_object_type", Net),
     "function": ("set_object_type", functional.elu),
     "module class": ("set_object_type", nn.Linear),
 }

@@ -1,0 +1,80 @@
+"""Exact integer references of torch's quantized kernels: pure functions from codes and parameters to codes.
+
+Inputs are plain integer tensors; scales and zero points come as ``QParams``; sums are exact (float64 adds integers
+below 2**53 without error). Where engines or loops round differently, a parameter (or the memory format of the input)
+says whose rounding to make. Everything here is checked for equality with torch's kernels, not for closeness.
+
+Example:
+    >>> import torch
+    >>> from qfx.kernels import reference
+    >>> from qfx.qparams import QParams
+    >>> q = QParams(0.5, 10, dtype=torch.quint8)
+    >>> reference.relu(torch.tensor([3, 10, 40], dtype=torch.uint8), q)
+    tensor([10, 10, 40], dtype=torch.uint8)
+"""
+
+from __future__ import annotations
+
+from qfx.kernels.reference.activations import (
+    SIGMOID_OUT,
+    TANH_OUT,
+    clamp,
+    code_of,
+    elu,
+    hardsigmoid,
+    hardswish,
+    leaky_relu,
+    relu,
+    sigmoid,
+    tanh,
+)
+from qfx.kernels.reference.arithmetic import ENGINES, Engine, onednn_here, requantize, requantize_matmul
+from qfx.kernels.reference.elementwise import add, add_scalar, cat, mul, mul_scalar
+from qfx.kernels.reference.matmul import conv, linear
+from qfx.kernels.reference.norms import batch_norm, layer_norm, pad
+from qfx.kernels.reference.overflow import linear_sums_16bit, overflow_risk
+from qfx.kernels.reference.pooling import (
+    adaptive_avg_pool,
+    avg_pool,
+    interpolate_bilinear,
+    interpolate_nearest,
+    max_pool,
+    mean,
+)
+
+__all__ = [
+    "ENGINES",
+    "SIGMOID_OUT",
+    "TANH_OUT",
+    "Engine",
+    "adaptive_avg_pool",
+    "add",
+    "add_scalar",
+    "avg_pool",
+    "batch_norm",
+    "cat",
+    "clamp",
+    "code_of",
+    "conv",
+    "elu",
+    "hardsigmoid",
+    "hardswish",
+    "interpolate_bilinear",
+    "interpolate_nearest",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "linear_sums_16bit",
+    "max_pool",
+    "mean",
+    "mul",
+    "mul_scalar",
+    "onednn_here",
+    "overflow_risk",
+    "pad",
+    "relu",
+    "requantize",
+    "requantize_matmul",
+    "sigmoid",
+    "tanh",
+]

@@ -1,0 +1,100 @@
+"""A graph module that keeps its class, its metadata and its plan through copy and pickle (torch's own drops them)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+from torch.fx import Graph, GraphModule
+
+from qfx.graph.portable import Record, from_records, ours, to_records
+
+
+class KeptGraphModule(GraphModule):
+    """Base of the graph modules qfx returns.
+
+    Attributes:
+        plan: plain data keyed by node name; what later stages and reports need of earlier ones. No node is in it.
+        rebuilt: attribute name -> an object whose ``pack()`` makes the attribute anew. Such an attribute (a packed
+            weight) is a cache: copies and pickles carry the object, never the packed form.
+    """
+
+    plan: dict[str, Any]
+    rebuilt: dict[str, Any]
+
+    @classmethod
+    def adopt(cls, gm: GraphModule, plan: dict[str, Any] | None = None) -> KeptGraphModule:
+        """A module of this class with the graph and the submodules of `gm` (shared, not copied)."""
+        rebuilt = dict(getattr(gm, "rebuilt", {}))
+        made = _assemble(cls, gm, gm.graph, plan if plan is not None else dict(getattr(gm, "plan", {})), rebuilt)
+        made.meta = dict(gm.meta)
+        return made
+
+    def pack(self, name: str) -> None:
+        """Make the packed attribute `name` from what describes it."""
+        setattr(self, name, self.rebuilt[name].pack())
+
+    def _state(self) -> dict[str, Any]:
+        """What a copy needs besides the graph: parameters, buffers, submodules, attributes; no packed weight."""
+        dropped = {"_graph", "_code", "_codegen", "_lineno_map", "_prologue_start", "plan", "rebuilt", "meta"}
+        return {key: value for key, value in self.__dict__.items() if key not in dropped and key not in self.rebuilt}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KeptGraphModule:
+        """A copy with its own submodules, graph, plan and freshly packed weights."""
+        state = copy.deepcopy(self._state(), memo)
+        graph = copy.deepcopy(self.graph, memo)
+        plan, rebuilt = copy.deepcopy(self.plan, memo), copy.deepcopy(self.rebuilt, memo)
+        made = _assemble(_class(self), _root(state), graph, plan, rebuilt)
+        made.meta = copy.deepcopy(self.meta, memo)
+        memo[id(self)] = made
+        return made
+
+    def __reduce__(self) -> Any:
+        """Pickle the graph as records: torch would trace its code again and lose names and metadata."""
+        records = to_records(self.graph)
+        return (_restore, (_class(self), self._state(), records, self.plan, self.rebuilt, ours(self.meta)))
+
+
+def _class(module: GraphModule) -> type[Any]:
+    # torch makes a class of its own for every graph module, just above ours.
+    return type(module).__mro__[1]
+
+
+def _root(state: dict[str, Any]) -> nn.Module:
+    root = nn.Module()
+    root.__dict__.update(state)
+    return root
+
+
+def _assemble(
+    cls: type[Any], root: nn.Module, graph: Graph, plan: dict[str, Any], rebuilt: dict[str, Any]
+) -> KeptGraphModule:
+    for name in rebuilt:
+        # The constructor copies what the graph refers to, so it must find something there.
+        root.__dict__.setdefault(name, None)
+    made: KeptGraphModule = cls(root, graph, cls.__name__)
+    for table in ("_parameters", "_buffers", "_modules"):
+        for name, value in root.__dict__[table].items():
+            made.__dict__[table].setdefault(name, value)
+    for name, value in root.__dict__.items():
+        if name not in made.__dict__ and not name.startswith("_"):
+            made.__dict__[name] = value
+    made.training = root.training
+    made.plan, made.rebuilt = plan, rebuilt
+    for name in rebuilt:
+        made.pack(name)
+    return made
+
+
+def _restore(
+    cls: type[Any],
+    state: dict[str, Any],
+    records: list[Record],
+    plan: dict[str, Any],
+    rebuilt: dict[str, Any],
+    meta: dict[str, Any],
+) -> KeptGraphModule:
+    made = _assemble(cls, _root(state), from_records(records), plan, rebuilt)
+    made.meta = dict(meta)
+    return made

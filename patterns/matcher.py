@@ -203,11 +203,10 @@ class _Search:
                     return Reject(_later("{}: {}={!r} is refused by {}", node, name, found, wanted.__name__), node)
             elif not _same(wanted, found):
                 return Reject(_later("{}: {}={!r}, the pattern wants {!r}", node, name, found, wanted), node)
-        if not term.loose:
-            for name, attr in term.op.attrs.items():
-                if attr.strict and name not in mentioned and not _same(attr.default, reading.attrs.get(name)):
-                    text = "{}: {}={!r}, and the pattern does not speak of it"
-                    return Reject(_later(text, node, name, reading.attrs.get(name)), node)
+        for name, attr in term.op.attrs.items():
+            if attr.strict and name not in mentioned and not _same(attr.default, reading.attrs.get(name)):
+                text = "{}: {}={!r}, and the pattern does not speak of it"
+                return Reject(_later(text, node, name, reading.attrs.get(name)), node)
         return None
 
     def spelled(self, term: OpTerm, node: Node) -> bool:

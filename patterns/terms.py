@@ -97,7 +97,7 @@ class OpTerm(Term):
         name: what the match calls the node.
         kept: inner node that may have users outside the match.
         spelled: only these targets or classes (a backend config that names a spelling).
-        loose: input positions beyond those given are not looked at.
+        loose: input positions beyond those given are not looked at (a backend config speaks of calls, not of inputs).
     """
 
     op: Op = None  # type: ignore[assignment]

@@ -31,8 +31,11 @@ def to_records(graph: Graph) -> list[Record]:
     """Every node as (op, name, target, args, kwargs, our metadata)."""
     index = {node: i for i, node in enumerate(graph.nodes)}
 
+    def leaf_reference(leaf: Any) -> Any:
+        return Reference(index[leaf]) if isinstance(leaf, Node) else leaf
+
     def reference(value: Any) -> Any:
-        return map_aggregate(value, lambda leaf: Reference(index[leaf]) if isinstance(leaf, Node) else leaf)
+        return map_aggregate(value, leaf_reference)
 
     return [
         (node.op, node.name, _named(node), reference(node.args), reference(node.kwargs), ours(node.meta))

@@ -80,9 +80,13 @@ def targets() -> Iterator[Any]:
     yield from _MODULES
 
 
-@cache
 def opaque(target: Any) -> Op:
-    """The op of its own that an unknown class, function or method name becomes."""
+    """The op of its own that an unknown class, function or method name becomes; one op a target."""
+    return _opaque(target)
+
+
+@cache
+def _opaque(target: Any) -> Op:
     name = target if isinstance(target, str) else getattr(target, "__qualname__", None) or str(target)
     return Op(str(name), ("args*",), qparams=QParamClass.NEVER, opaque=True)
 

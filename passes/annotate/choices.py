@@ -1,0 +1,60 @@
+"""Which configuration each node of a capture has, and which line of the mapping said so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from torch.fx import GraphModule, Node
+
+from qfx.config import QConfigMapping, Resolved, resolve
+from qfx.graph.provenance import module_path
+
+KEY = "qfx_choice"
+_CALLS = ("call_module", "call_function", "call_method")
+
+
+def choose(gm: GraphModule, mapping: QConfigMapping) -> None:
+    """Write the `Resolved` configuration of every call into its metadata.
+
+    Runs on the fresh capture, before anything is rewritten, so object types are looked up by the user's own spelling.
+    """
+    calls: Counter[tuple[str, Any]] = Counter()
+    for node in gm.graph.nodes:
+        if node.op not in _CALLS:
+            continue
+        kind = object_type(gm, node)
+        path = module_path(node)
+        scope, scope_type = _scope(node)
+        index = calls[scope, kind]
+        calls[scope, kind] += 1
+        node.meta[KEY] = resolve(
+            mapping,
+            object_types=[kind],
+            module_path=path if node.op == "call_module" else scope,
+            index=index,
+            scope=scope,
+            scope_type=None if node.op == "call_module" else scope_type,
+        )
+
+
+def choice(node: Node) -> Resolved | None:
+    """The configuration of a node; None for what never was a call of the user's."""
+    found: Resolved | None = node.meta.get(KEY)
+    return found
+
+
+def object_type(gm: GraphModule, node: Node) -> Any:
+    """What a QConfigMapping calls a node: a module class, a function, a method name."""
+    return type(gm.get_submodule(str(node.target))) if node.op == "call_module" else node.target
+
+
+def _scope(node: Node) -> tuple[str, type | None]:
+    """Path and class of the module whose forward makes the call."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if node.op == "call_module" and stack and stack[-1][0] == node.target:
+        stack = stack[:-1]
+    if not stack:
+        return "", None
+    path, kind = stack[-1]
+    return str(path), kind if isinstance(kind, type) else None

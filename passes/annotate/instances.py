@@ -1,0 +1,144 @@
+"""Find what a backend can quantize: one instance a matched pattern, with its configuration and the reason if not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch.fx import Node
+
+from qfx.config import BackendPatternConfig, ObservationType, QConfig, first_supported
+from qfx.graph import GraphView, Param, Reading
+from qfx.passes.annotate.choices import choice
+from qfx.passes.annotate.inputs import activations
+from qfx.passes.annotate.tensors import is_item
+from qfx.patterns import Index
+from qfx.patterns.catalogue.weighted import WEIGHTED
+from qfx.patterns.matcher import match
+
+Kind = Literal["own", "same"]
+
+
+@dataclass(slots=True)
+class Instance:
+    """A pattern of the backend found in the graph, to be quantized.
+
+    Attributes:
+        root: the node whose inputs are quantized (the convolution of a conv-relu).
+        anchor: the node whose output is quantized.
+        nodes: all of them, root first.
+        config: the backend's pattern.
+        qconfig: the user's configuration of the root, and `why`, the line that decided it.
+        kind: the output has an observer of its ``own``, or the ``same`` parameters as the input.
+        weighted: the root has a weight to quantize.
+    """
+
+    root: Node
+    anchor: Node
+    nodes: tuple[Node, ...]
+    config: BackendPatternConfig
+    qconfig: QConfig
+    why: str
+    kind: Kind
+    weighted: bool
+
+
+@dataclass(slots=True)
+class Found:
+    """Instances by each of their nodes; reasons by name of the nodes that stay float."""
+
+    of: dict[Node, Instance] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def find(view: GraphView, index: Index[BackendPatternConfig], no_floats: set[Node]) -> Found:
+    """Sweep the graph in reverse, longest pattern first; then let clamps join what they follow.
+
+    Args:
+        view: the graph, with a `choice` in the metadata of every call.
+        index: the backend's patterns.
+        no_floats: nodes that are no float tensors; nothing that reads one is quantized.
+    """
+    found = Found()
+    for node in reversed(view.gm.graph.nodes):
+        if node in found.of or node in no_floats or not node.op.startswith("call"):
+            continue
+        strangers = [source.name for _, source in activations(view, node) if source in no_floats]
+        if strangers:
+            if not is_item(view, node, no_floats):
+                found.reasons[node.name] = f"{', '.join(strangers)} is no float tensor"
+            continue
+        instance = _instance(view, index, node, found)
+        if instance is not None:
+            for member in instance.nodes:
+                found.of[member] = instance
+                found.reasons.pop(member.name, None)
+    for node in view.gm.graph.nodes:
+        instance = found.of.get(node)
+        if instance is not None and instance.anchor is node and instance.kind == "own":
+            absorb(view, found, instance)
+    return found
+
+
+def _instance(view: GraphView, index: Index[BackendPatternConfig], node: Node, found: Found) -> Instance | None:
+    reason = f"no pattern of the backend has {view.read(node).op.name} as its last op"
+    for pattern, config in index.candidates(view, node):
+        outcome = match(pattern, view, node)
+        if outcome.match is None:
+            continue
+        if config.observation_type is ObservationType.INPUT_OUTPUT_NOT_OBSERVED:
+            return None
+        root: Reading = outcome.match.root
+        resolved = choice(root.node)
+        if resolved is None or resolved.qconfig is None:
+            line = resolved.why if resolved is not None else "nothing in the mapping"
+            reason = f"the config leaves it float ({line})"
+            continue
+        if next(activations(view, root.node), None) is None:
+            reason = "it has no tensor input"
+            continue
+        weighted = is_weighted(view, root)
+        _, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)
+        if refusal is not None:
+            reason = f"{refusal} ({resolved.why})"
+            continue
+        nodes = tuple(sorted(outcome.match.nodes, key=lambda n: n is not root.node))
+        return Instance(root.node, node, nodes, config, resolved.qconfig, resolved.why, _kind(config, root), weighted)
+    found.reasons[node.name] = reason
+    return None
+
+
+def is_weighted(view: GraphView, root: Reading) -> bool:
+    """Whether a node has a weight to quantize: a weighted op, or a fused module around one."""
+    if root.op in WEIGHTED:
+        return True
+    if root.node.op != "call_module":
+        return False
+    inner = next(iter(view.module(str(root.node.target)).children()), None)
+    weight = getattr(inner, "weight", None)
+    return isinstance(weight, torch.Tensor) and weight.dim() > 1
+
+
+def _kind(config: BackendPatternConfig, root: Reading) -> Kind:
+    if config._num_tensor_args_to_observation_type:
+        # The original lets a tensor and a number share the input's observer, which spreads the input's scale over the
+        # result's range: times 100 costs it two digits. Here the result has a range of its own.
+        return "own"
+    return "same" if config.observation_type is ObservationType.OUTPUT_SHARE_OBSERVER_WITH_INPUT else "own"
+
+
+def absorb(view: GraphView, found: Found, instance: Instance) -> None:
+    """Move the end of an instance behind the clamps that follow it: the value before a clamp is never observed.
+
+    The range is then the clamped one. A clamp the config leaves float, or whose input others see, is not taken.
+    """
+    while len(instance.anchor.users) == 1:
+        (user,) = instance.anchor.users
+        clamp = found.of.get(user)
+        if clamp is None or clamp.nodes != (user,) or not view.read(user).op.clamp:
+            return
+        if any(isinstance(value, Node | Param) for value in view.read(user).attrs.values()):
+            return
+        instance.anchor, instance.nodes = user, (*instance.nodes, user)
+        found.of[user] = instance

@@ -1,0 +1,158 @@
+"""From instances to solved specs: who is observed, who shares, what is derived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from qfx.config import QConfig, observer_facts
+from qfx.graph import GraphView, Param
+from qfx.passes.annotate.inputs import activations
+from qfx.passes.annotate.instances import Found, Instance
+from qfx.qparams import product_scale
+from qfx.specs import Solution, Spec, SpecBook, Ticket
+
+# Their output is a tuple; each item has the parameters of what was split.
+TUPLES = frozenset({"chunk", "split", "unbind"})
+
+
+@dataclass(slots=True)
+class Sites:
+    """What was asked of the graph.
+
+    Attributes:
+        book: the specs.
+        tickets: value -> its ticket, for values observed where they are made.
+        own: values observed as the output of an instance; every reader sees them quantized.
+        readers: value -> instance roots that read it quantized, for values only observed on behalf of readers.
+        edges: (value, root) observed again for one reader, whose spec differs.
+        weights: functional weights and their observers' factories.
+    """
+
+    book: SpecBook = field(default_factory=SpecBook)
+    tickets: dict[Node, Ticket] = field(default_factory=dict)
+    own: set[Node] = field(default_factory=set)
+    readers: dict[Node, list[Node]] = field(default_factory=dict)
+    edges: dict[tuple[Node, Node], Ticket] = field(default_factory=dict)
+    weights: dict[Node, Any] = field(default_factory=dict)
+    solution: Solution | None = None
+    _specs: dict[Ticket, Spec] = field(default_factory=dict)
+    _carried: dict[Node, Node] = field(default_factory=dict)
+
+
+def place(view: GraphView, found: Found, fallback: QConfig | None) -> Sites:
+    """Ask for every site, in graph order, and solve.
+
+    Args:
+        view: the graph.
+        found: the instances.
+        fallback: observes the input of an op whose own observer is fixed (sigmoid's knows only its output's range).
+    """
+    sites = Sites()
+    for node in view.gm.graph.nodes:
+        instance = found.of.get(node)
+        if instance is None:
+            continue
+        if node is instance.root:
+            _inputs(view, sites, instance, fallback)
+        if node is instance.anchor:
+            _output(view, sites, instance)
+    sites.solution = sites.book.solve()
+    return sites
+
+
+def _inputs(view: GraphView, sites: Sites, instance: Instance, fallback: QConfig | None) -> None:
+    owner = f"{instance.config.pattern!r} at {instance.root.name}"
+    spec = _spec(instance.qconfig.activation)
+    if observer_facts(instance.qconfig.activation).scale is not None and fallback is not None:
+        spec = _spec(fallback.activation)
+    shared: list[Ticket] = []
+    for slot, value in activations(view, instance.root):
+        ticket = _value(sites, instance, slot, value, spec, owner)
+        if instance.kind == "same" and shared and sites._specs[shared[0]] != sites._specs[ticket]:
+            # Two observers that cannot be one (a fixed range, say): this reader sees the value through its own.
+            ticket = _edge(sites, instance, slot, value, sites._specs[shared[0]], owner)
+        shared.append(ticket)
+    if instance.kind == "same":
+        for other in shared[1:]:
+            sites.book.share(shared[0], other, owner=owner)
+    if instance.weighted:
+        _weight(view, sites, instance, shared[0], owner)
+
+
+def _value(sites: Sites, instance: Instance, slot: str, value: Node, spec: Spec, owner: str) -> Ticket:
+    source = sites._carried.get(value, value)
+    known = sites.tickets.get(source)
+    if known is not None:
+        if sites._specs[known].dtype != spec.dtype:
+            return _edge(sites, instance, slot, source, spec, owner)
+        if source not in sites.own:
+            sites.readers[source].append(instance.root)
+        return known
+    ticket = sites.book.output(source.name, spec, owner=owner)
+    sites._specs[ticket] = spec
+    sites.tickets[source] = ticket
+    sites.readers[source] = [instance.root]
+    return ticket
+
+
+def _edge(sites: Sites, instance: Instance, slot: str, value: Node, spec: Spec, owner: str) -> Ticket:
+    ticket = sites.book.site(instance.root.name, f"{slot}:{value.name}", spec, owner=owner)
+    sites._specs[ticket] = spec
+    sites.edges[value, instance.root] = ticket
+    if instance.root in sites.readers.get(value, ()):
+        sites.readers[value].remove(instance.root)
+    return ticket
+
+
+def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticket, owner: str) -> None:
+    spec = _spec(instance.qconfig.weight)
+    weight = sites.book.site(instance.root.name, "w", spec, owner=owner)
+    bias = None
+    if instance.root.op != "call_module":
+        reading = view.read(instance.root)
+        found, bias = reading.input("w"), reading.input("b")
+        node = found.node if isinstance(found, Param) else found
+        assert isinstance(node, Node)
+        sites.weights[node] = instance.qconfig.weight
+    else:
+        module = view.module(str(instance.root.target))
+        bias = getattr(next(module.children(), module), "bias", None)
+    sites.book.derive(
+        instance.root.name,
+        "b",
+        dtype=torch.qint32,
+        sources=(activation, weight),
+        qparams=product_scale,
+        owner=owner,
+        dormant=bias is None,
+    )
+
+
+def _output(view: GraphView, sites: Sites, instance: Instance) -> None:
+    owner = f"{instance.config.pattern!r} at {instance.root.name}"
+    anchor = instance.anchor
+    if instance.kind == "own":
+        spec = _spec(instance.qconfig.activation)
+        ticket = sites.book.output(anchor.name, spec, owner=owner)
+    else:
+        _, first = next(activations(view, instance.root))
+        source = sites._carried.get(first, first)
+        before = sites.edges.get((source, instance.root)) or sites.tickets[source]
+        if view.read(instance.root).op.name in TUPLES:
+            sites._carried[anchor] = source
+            return
+        spec = sites._specs[before]
+        ticket = sites.book.output(anchor.name, spec, owner=owner)
+        sites.book.share(before, ticket, owner=owner)
+    sites._specs[ticket] = spec
+    sites.tickets[anchor] = ticket
+    sites.own.add(anchor)
+
+
+def _spec(factory: Any) -> Spec:
+    facts = observer_facts(factory)
+    return Spec(facts.dtype or torch.float32, factory, facts.qscheme)

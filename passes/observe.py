@@ -1,0 +1,80 @@
+"""Insert one observer per solved group; a group's observer is called once for each value it observes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.fx import Node
+
+from qfx.passes.annotate.sites import Sites
+from qfx.passes.pipeline import Context
+from qfx.passes.rewriter import Rewriter
+from qfx.specs import Ticket
+
+STEM = "activation_post_process"
+KEY = "qfx_observes"
+
+
+def observe(context: Context, sites: Sites) -> int:
+    """Insert observers for every value in `sites`, in graph order; returns how many nodes that made.
+
+    Every reader of a value an instance made sees it through its observer; a value observed for the sake of its readers
+    (an input of the model, the output of a float op) is seen so by those readers only.
+    """
+    assert sites.solution is not None
+    g, solution = context.rewriter, sites.solution
+    observers: dict[int, nn.Module] = {}
+
+    def observer_of(ticket: Ticket) -> nn.Module:
+        number = solution.group_of[ticket.site]
+        if number not in observers:
+            factory: Any = solution.groups[number].spec.observer
+            observers[number] = factory()
+        return observers[number]
+
+    count = 0
+    by_value: dict[Node, list[tuple[Node, Ticket]]] = {}
+    for (value, root), ticket in sites.edges.items():
+        by_value.setdefault(value, []).append((root, ticket))
+    for node in list(g.gm.graph.nodes):
+        known = sites.tickets.get(node)
+        readers = list(node.users) if node in sites.own else sites.readers.get(node, [])
+        if known is not None and (readers or node in sites.own):
+            made = _insert(g, node, observer_of(known), count)
+            count += 1
+            edge_roots = {root for root, _ in by_value.get(node, ())}
+            for user in readers:
+                if user not in edge_roots and user is not made:
+                    user.replace_input_with(node, made)
+                    context.view.forget(user)
+        for root, edge in by_value.get(node, ()):
+            made = _insert(g, node, observer_of(edge), count)
+            count += 1
+            root.replace_input_with(node, made)
+            context.view.forget(root)
+        if node in sites.weights:
+            made = _insert(g, node, sites.weights[node](), count)
+            count += 1
+            for user in list(node.users):
+                if user is not made:
+                    user.replace_input_with(node, made)
+                    context.view.forget(user)
+    return count
+
+
+def _insert(g: Rewriter, value: Node, observer: nn.Module, number: int) -> Node:
+    name = f"{STEM}_{number}"
+    g.gm.add_module(name, observer)
+    graph = g.gm.graph
+    # Inputs are observed after the last of them, as graphs keep their inputs together.
+    after = value
+    while value.op == "placeholder" and after.next.op == "placeholder":
+        after = after.next
+    with graph.inserting_after(after):
+        node = graph.create_node("call_module", name, (value,), {}, name)
+    node.meta = {
+        key: kept for key, kept in value.meta.items() if key in ("qfx_origins", "nn_module_stack", "stack_trace")
+    }
+    node.meta[KEY] = value.name
+    return node

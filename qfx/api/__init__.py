@@ -1,0 +1,1 @@
+"""The public functions: prepare, convert, fuse."""

@@ -1,0 +1,198 @@
+"""``prepare_fx`` and ``fuse_fx``."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch import nn
+from torch.fx import GraphModule
+
+from qfx.api.modules import FusedGraphModule, ObservedGraphModule
+from qfx.api.stages import with_passes
+from qfx.capture import capture
+from qfx.config import (
+    BackendConfig,
+    FuseCustomConfig,
+    PrepareCustomConfig,
+    QConfigMapping,
+    unused_entries,
+)
+from qfx.config.backend_config.moves import get_default_backend_config
+from qfx.errors import ConfigError, DowngradeError
+from qfx.graph import GraphView
+from qfx.passes.annotate.backend import compiled
+from qfx.passes.annotate.choices import choice, choose
+from qfx.passes.annotate.instances import Found, find
+from qfx.passes.annotate.sites import Sites, place
+from qfx.passes.annotate.tensors import not_float
+from qfx.passes.observe import observe
+from qfx.passes.pipeline import Context, Pipeline, Step, run_steps
+
+
+def prepare_fx(
+    model: nn.Module,
+    qconfig_mapping: QConfigMapping | dict[str, Any],
+    example_inputs: tuple[Any, ...],
+    prepare_custom_config: PrepareCustomConfig | dict[str, Any] | None = None,
+    _equalization_config: QConfigMapping | dict[str, Any] | None = None,
+    backend_config: BackendConfig | dict[str, Any] | None = None,
+    *,
+    passes: dict[str, list[Step]] | None = None,
+    strict: bool = False,
+) -> ObservedGraphModule:
+    """Insert observers into a copy of a float model for post-training quantization.
+
+    Batch norm is folded, relu merged, and an observer put wherever the backend can quantize and the mapping says so. A
+    clamp after an op is observed instead of the op. Run the result on calibration data, then call `convert_fx`.
+
+    Args:
+        model: a module in eval mode, or an fx graph module of one. Not changed, not run.
+        qconfig_mapping: which observers for which part of the model.
+        example_inputs: a tuple of what the model is called with; tells containers and integers from float tensors.
+        prepare_custom_config: submodules to keep whole, attributes to keep.
+        _equalization_config: not built yet.
+        backend_config: what can be quantized, and how; by default the native kernels and data moves.
+        passes: your own passes by the stage (``"normalize"``, ``"fuse"``) they run after.
+        strict: entries of the mapping that match nothing are an error instead of a warning.
+
+    Returns:
+        An `ObservedGraphModule`.
+
+    Raises:
+        ModelStateError: batch norm or dropout is in training mode.
+        CaptureError: the model cannot be traced; the message names the place.
+        ConfigError: a configuration is of another type, or asks for what is not built.
+        DowngradeError: `strict`, and part of the mapping matches nothing.
+
+    Example:
+        >>> import torch, qfx
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()).eval()
+        >>> x = torch.randn(8, 4)
+        >>> prepared = qfx.prepare_fx(model, qfx.get_default_qconfig_mapping("x86"), (x,))
+        >>> _ = prepared(x)
+    """
+    mapping = _as(QConfigMapping, qconfig_mapping, "qconfig_mapping")
+    custom = _as(PrepareCustomConfig, prepare_custom_config, "prepare_custom_config") or PrepareCustomConfig()
+    backend = _as(BackendConfig, backend_config, "backend_config") or get_default_backend_config()
+    if mapping is None:
+        raise ConfigError("prepare_fx needs a QConfigMapping; start from get_default_qconfig_mapping()")
+    if not isinstance(example_inputs, tuple | list):
+        raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
+    _refuse_unbuilt(custom, _equalization_config)
+    gm = capture(
+        model, skipped_names=custom.non_traceable_module_names, skipped_classes=custom.non_traceable_module_classes
+    )
+    choose(gm, mapping)
+    _check_unused(gm, mapping, strict)
+    context = Context.of(gm)
+    run_steps(gm, Pipeline("prepare", with_passes(passes)).steps, context)
+    found, sites = _annotate(context, backend, mapping, example_inputs)
+    plan = _plan(found, sites)
+    observe(context, sites)
+    gm.graph.lint()
+    gm.recompile()
+    _preserve(model, gm, custom.preserved_attributes)
+    made = ObservedGraphModule.adopt(gm, plan)
+    assert isinstance(made, ObservedGraphModule)
+    return made
+
+
+def _annotate(context: Context, backend: BackendConfig, mapping: QConfigMapping, examples: Any) -> tuple[Found, Sites]:
+    view: GraphView = context.view
+    found = find(view, compiled(backend), not_float(view, examples))
+    return found, place(view, found, mapping.global_qconfig)
+
+
+def _plan(found: Found, sites: Sites) -> dict[str, Any]:
+    """What convert and the report need, as plain data by node name."""
+    instances = {}
+    for node, instance in found.of.items():
+        if node is instance.root:
+            instances[node.name] = {
+                "anchor": instance.anchor.name,
+                "nodes": tuple(member.name for member in instance.nodes),
+                "kind": instance.kind,
+                "weighted": instance.weighted,
+                "qconfig": instance.qconfig,
+                "why": instance.why,
+                "pattern": repr(instance.config.pattern),
+            }
+    assert sites.solution is not None
+    groups = [tuple(map(str, group.sites)) for group in sites.solution.groups]
+    return {"instances": instances, "float": dict(found.reasons), "groups": groups}
+
+
+def _check_unused(gm: GraphModule, mapping: QConfigMapping, strict: bool) -> None:
+    chosen = [choice(node) for node in gm.graph.nodes]
+    unused = unused_entries(mapping, {found.entry for found in chosen if found is not None})
+    if not unused:
+        return
+    lines = "; ".join(map(str, unused))
+    message = f"part of the QConfigMapping matches nothing in the model: {lines}"
+    if strict:
+        raise DowngradeError(f"{message}. Remove these entries or correct their names.")
+    warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def _refuse_unbuilt(custom: PrepareCustomConfig, equalization: Any) -> None:
+    asked = {
+        "_equalization_config": equalization,
+        "standalone modules": custom.standalone_module_names or custom.standalone_module_classes,
+        "float_to_observed_mapping": custom.float_to_observed_mapping,
+        "input_quantized_indexes": custom.input_quantized_indexes,
+        "output_quantized_indexes": custom.output_quantized_indexes,
+    }
+    unbuilt = [name for name, value in asked.items() if value]
+    if unbuilt:
+        raise ConfigError(f"prepare_fx cannot honour {', '.join(unbuilt)} yet; see docs/roadmap.md")
+
+
+def _preserve(model: nn.Module, gm: GraphModule, names: list[str]) -> None:
+    for name in names:
+        if not hasattr(model, name):
+            raise ConfigError(f"preserved_attributes names {name!r}, which {type(model).__name__} does not have")
+        setattr(gm, name, getattr(model, name))
+
+
+def _as(cls: type[Any], value: Any, name: str) -> Any:
+    if value is None or isinstance(value, cls):
+        return value
+    if isinstance(value, dict):
+        return cls.from_dict(value)
+    raise ConfigError(f"{name} is a {cls.__name__} or its dictionary, got {type(value).__name__}")
+
+
+def fuse_fx(
+    model: nn.Module,
+    fuse_custom_config: FuseCustomConfig | dict[str, Any] | None = None,
+    backend_config: BackendConfig | dict[str, Any] | None = None,
+    *,
+    passes: dict[str, list[Step]] | None = None,
+) -> FusedGraphModule:
+    """Fold batch norm and merge relu in a copy of a model in eval mode.
+
+    Args:
+        model: a module in eval mode; not changed.
+        fuse_custom_config: attributes to keep.
+        backend_config: accepted for the original's sake; the fusions are the same for all backends.
+        passes: your own passes by the stage they run after.
+
+    Raises:
+        ModelStateError: batch norm or dropout is in training mode.
+        CaptureError: the model cannot be traced.
+
+    Example:
+        >>> import torch, qfx
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
+        >>> [name for name, _ in qfx.fuse_fx(model).named_children()]
+        ['0']
+    """
+    custom = _as(FuseCustomConfig, fuse_custom_config, "fuse_custom_config") or FuseCustomConfig()
+    _as(BackendConfig, backend_config, "backend_config")
+    gm = capture(model)
+    run_steps(gm, Pipeline("fuse", with_passes(passes)).steps)
+    _preserve(model, gm, custom.preserved_attributes)
+    made = FusedGraphModule.adopt(gm)
+    assert isinstance(made, FusedGraphModule)
+    return made

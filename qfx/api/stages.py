@@ -1,0 +1,31 @@
+"""The stages of prepare, each a tuple of passes: the whole pipeline on one screen."""
+
+from __future__ import annotations
+
+from qfx.errors import ConfigError
+from qfx.passes.fuse.batch_norm import FOLD_BATCH_NORM
+from qfx.passes.fuse.intrinsic import FUSE_RELU
+from qfx.passes.normalize import NORMALIZE
+from qfx.passes.pipeline import Fact, Pass, Step
+
+_NORMALIZED: frozenset[Fact] = frozenset({"normalized"})
+
+FUSE: tuple[Step, ...] = (
+    Pass("fold batch norm", FOLD_BATCH_NORM, requires=_NORMALIZED, provides=frozenset({"bn_folded"})),
+    Pass("fuse relu", FUSE_RELU, requires=_NORMALIZED, keep_misses=True),
+)
+
+STAGES: dict[str, tuple[Step, ...]] = {"normalize": tuple(NORMALIZE), "fuse": FUSE}
+
+
+def with_passes(passes: dict[str, list[Step]] | None) -> tuple[Step, ...]:
+    """All steps, with a user's own after the stage they are named for.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    extra = passes or {}
+    unknown = set(extra) - set(STAGES)
+    if unknown:
+        raise ConfigError(f"no stage is called {', '.join(sorted(unknown))}; passes= takes {', '.join(STAGES)}")
+    return tuple(step for name, steps in STAGES.items() for step in (*steps, *extra.get(name, ())))

@@ -1,0 +1,53 @@
+"""Patterns the original leaves out: data moves that would otherwise break an integer region apart."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from qfx.config.backend_config import dtypes
+from qfx.config.backend_config.backend_config import BackendConfig
+from qfx.config.backend_config.engines import get_native_backend_config
+from qfx.config.backend_config.observation_type import ObservationType
+from qfx.config.backend_config.pattern_config import BackendPatternConfig
+
+MOVES: tuple[Any, ...] = (
+    functional.pad,
+    *(getattr(nn, f"{kind}Pad{n}d") for kind in ("Zero", "Constant", "Reflection", "Replication") for n in (1, 2, 3)),
+    operator.getitem,
+    torch.chunk,
+    torch.split,
+    torch.unbind,
+    torch.select,
+    "expand",
+    nn.Flatten,
+    nn.Unflatten,
+    torch.unflatten,
+    nn.Upsample,
+    nn.UpsamplingNearest2d,
+    nn.UpsamplingBilinear2d,
+    nn.ChannelShuffle,
+    functional.channel_shuffle,
+)
+
+
+def get_default_backend_config() -> BackendConfig:
+    """Return what ``prepare_fx`` uses when no backend config is given: the native one, and data moves.
+
+    Padding, slicing, splitting and their like have the parameters of their input. The original does not list them, so
+    each of them leaves the integers and comes back. A backend config you pass yourself is taken as it is.
+    """
+    made = get_native_backend_config()
+    known = {config.pattern for config in made.configs if not isinstance(config.pattern, tuple)}
+    for move in MOVES:
+        if move not in known:
+            made.set_backend_pattern_config(
+                BackendPatternConfig(move)
+                .set_observation_type(ObservationType.OUTPUT_SHARE_OBSERVER_WITH_INPUT)
+                .add_dtype_config(dtypes.default_op_quint8)
+            )
+    return made

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import qfx
+from qfx.errors import ConfigError, DowngradeError, ModelStateError
+from qfx.passes import Pass
+
+MAPPING = qfx.get_default_qconfig_mapping("x86")
+
+
+def prepared(
+    model: nn.Module, *example: Any, mapping: qfx.QConfigMapping = MAPPING, **how: Any
+) -> qfx.ObservedGraphModule:
+    return qfx.prepare_fx(model.eval(), mapping, example, **how)
+
+
+def shape(gm: torch.fx.GraphModule) -> list[str]:
+    """The graph as names of what is called, with ``*`` for an observer."""
+    return [
+        "*" if str(n.target).startswith("activation_post_process") else getattr(n.target, "__name__", str(n.target))
+        for n in gm.graph.nodes
+        if n.op.startswith("call")
+    ]
+
+
+class Function(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.conv = nn.Conv2d(4, 4, 1)
+        self.fc = nn.Linear(4, 4)
+        self.relu6 = nn.ReLU6()
+
+    def forward(self, x: Any, *more: Any) -> Any:
+        return self.function(self, x)
+
+
+X = torch.randn(2, 4, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda m, x: m.conv(x), ["*", "conv", "*"]),
+        (lambda m, x: F.relu(m.conv(x)), ["*", "conv", "*"]),
+        (lambda m, x: m.relu6(m.conv(x)), ["*", "conv", "relu6", "*"]),
+        (lambda m, x: torch.clamp(m.conv(x), 0, 3), ["*", "conv", "clamp", "*"]),
+        (lambda m, x: F.hardtanh(F.conv2d(x, m.conv.weight)), ["*", "*", "conv2d", "hardtanh", "*"]),
+        (lambda m, x: m.conv(x) + x, ["*", "conv", "*", "add", "*"]),
+        (lambda m, x: F.relu(m.conv(x) + x), ["*", "conv", "*", "add", "relu", "*"]),
+        (lambda m, x: F.gelu(m.conv(x)), ["*", "conv", "*", "gelu"]),
+        (lambda m, x: m.conv(F.gelu(x)), ["gelu", "*", "conv", "*"]),
+        (lambda m, x: torch.cat([x, m.conv(x)], 1), ["*", "conv", "*", "cat", "*"]),
+        (lambda m, x: F.pad(m.conv(x), (1, 1)), ["*", "conv", "*", "pad", "*"]),
+        (lambda m, x: m.conv(x).view(x.size(0), -1), ["*", "conv", "*", "size", "view", "*"]),
+    ],
+)
+def test_where_observers_go(function: Any, expected: list[str]) -> None:
+    model = Function(function)
+    gm = prepared(model, X)
+    assert shape(gm) == expected
+    torch.testing.assert_close(gm(X), model(X))
+
+
+def test_the_value_before_a_clamp_is_never_observed() -> None:
+    gm = prepared(Function(lambda m, x: m.relu6(m.conv(x) * 1000)), X)
+    gm(X)
+    last = [n for n in gm.graph.nodes if n.op == "call_module"][-1]
+    assert float(gm.get_submodule(last.target).max_val) == 6.0
+
+
+def test_a_clamp_others_look_behind_is_not_absorbed() -> None:
+    def seen(m: Any, x: Any) -> Any:
+        y = m.conv(x)
+        return m.relu6(y) + y
+
+    assert shape(prepared(Function(seen), X)) == ["*", "conv", "*", "relu6", "*", "add", "*"]
+
+
+def observers(gm: torch.fx.GraphModule) -> dict[str, int]:
+    return {
+        str(n.target): id(gm.get_submodule(str(n.target))) for n in gm.graph.nodes if "post_process" in str(n.target)
+    }
+
+
+def test_values_with_the_same_parameters_share_one_observer() -> None:
+    gm = prepared(Function(lambda m, x: F.max_pool2d(m.conv(x), 2).flatten(1)), X)
+    first, *rest = observers(gm).values()
+    assert len(set(rest)) == 1
+    assert first not in rest
+
+
+def test_a_split_shares_with_its_items() -> None:
+    def halves(m: Any, x: Any) -> Any:
+        a, b = m.conv(x).chunk(2, 1)
+        return torch.cat([b, a], 1)
+
+    gm = prepared(Function(halves), X)
+    assert shape(gm) == ["*", "conv", "*", "chunk", "getitem", "*", "getitem", "*", "cat", "*"]
+    assert len(set(list(observers(gm).values())[1:])) == 1
+
+
+def test_a_fixed_range_is_not_shared_with_another() -> None:
+    gm = prepared(Function(lambda m, x: torch.cat([torch.sigmoid(x), m.conv(x)], 1)), X)
+    kinds = [type(m).__name__ for name, m in gm.named_modules() if "post_process" in name]
+    assert "FixedQParamsObserver" in kinds
+    gm(X)  # runs, each with its own
+
+
+def test_containers_and_integers_are_not_observed() -> None:
+    class Inputs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.table = nn.Linear(4, 4), nn.Embedding(5, 4)
+
+        def forward(self, x: dict[str, torch.Tensor], index: torch.Tensor) -> torch.Tensor:
+            return self.fc(x["a"]) + self.table(index + 1)
+
+    x, index = {"a": torch.randn(3, 4)}, torch.tensor([0, 1, 2])
+    model = Inputs()
+    gm = prepared(model, x, index)
+    torch.testing.assert_close(gm(x, index), model(x, index))
+    assert shape(gm) == ["getitem", "*", "fc", "*", "add", "table", "*", "add", "*"]
+    assert gm.plan["float"] == {"table": "add is no float tensor"}
+
+
+def test_reasons_are_kept() -> None:
+    mapping = qfx.get_default_qconfig_mapping("x86").set_module_name("conv", None)
+    gm = prepared(Function(lambda m, x: F.gelu(m.conv(x))), X, mapping=mapping)
+    assert gm.plan["float"] == {
+        "conv": "the config leaves it float (module_name 'conv')",
+        "gelu": "no pattern of the backend has gelu as its last op",
+    }
+    asked = qfx.QConfig(qfx.MinMaxObserver.with_args(dtype=torch.qint8), qfx.default_weight_observer)
+    gm = prepared(Function(lambda m, x: m.conv(x)), X, mapping=qfx.QConfigMapping().set_global(asked))
+    assert "the backend takes torch.quint8, the config asks for torch.qint8" in gm.plan["float"]["conv"]
+
+
+def test_a_backend_that_names_one_spelling_is_honoured() -> None:
+    native = next(c for c in qfx.config.get_native_backend_config().configs if c.pattern is nn.Linear)
+    only = qfx.BackendConfig("mine").set_backend_pattern_config(native)
+    model = Function(lambda m, x: F.linear(m.fc(x), m.fc.weight))
+    assert shape(prepared(model, torch.randn(2, 4), backend_config=only)) == ["*", "fc", "*", "linear"]
+
+
+def test_unmatched_entries_are_listed() -> None:
+    mapping = qfx.get_default_qconfig_mapping("x86").set_module_name("cnov", None)
+    with pytest.warns(UserWarning, match="matches nothing in the model: module_name 'cnov'"):
+        prepared(Function(lambda m, x: m.conv(x)), X, mapping=mapping)
+    with pytest.raises(DowngradeError, match="cnov"):
+        prepared(Function(lambda m, x: m.conv(x)), X, mapping=mapping, strict=True)
+
+
+def test_bad_requests_are_refused() -> None:
+    model = Function(lambda m, x: m.conv(x))
+    with pytest.raises(ConfigError, match="needs a QConfigMapping"):
+        qfx.prepare_fx(model.eval(), None, (X,))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="example_inputs is a tuple"):
+        qfx.prepare_fx(model.eval(), MAPPING, X)  # type: ignore[arg-type]
+    with pytest.raises(ModelStateError, match=r"Call model\.eval"):
+        qfx.prepare_fx(nn.Sequential(nn.BatchNorm2d(4)).train(), MAPPING, (X,))
+    with pytest.raises(ConfigError, match="no stage is called lower"):
+        prepared(model, X, passes={"lower": []})
+    custom = qfx.PrepareCustomConfig().set_input_quantized_indexes([0])
+    with pytest.raises(ConfigError, match="input_quantized_indexes yet"):
+        prepared(model, X, prepare_custom_config=custom)
+
+
+def test_a_pass_of_your_own_runs_after_its_stage() -> None:
+    @qfx.pattern
+    def doubled(x: Any) -> Any:
+        return qfx.ops.add(x, x)
+
+    @qfx.rule(doubled)
+    def times_two(m: Any, g: qfx.Rewriter) -> Any:
+        return g.call(qfx.ops.mul, m.x, 2)
+
+    gm = prepared(Function(lambda m, x: x + x), X, passes={"fuse": [Pass("mine", (times_two,))]})
+    assert "mul" in shape(gm)
+
+
+def test_the_model_is_not_changed_and_copies_are_whole() -> None:
+    model = Function(lambda m, x: m.relu6(m.conv(x))).eval()
+    before = copy.deepcopy(model.state_dict())
+    gm = prepared(model, X)
+    gm(X * 3)
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    for other in (copy.deepcopy(gm), pickle.loads(pickle.dumps(gm))):
+        assert isinstance(other, qfx.ObservedGraphModule)
+        assert torch.equal(other(X), gm(X))
+        assert other.plan["float"] == gm.plan["float"]
+
+
+def test_preserved_attributes() -> None:
+    model = Function(lambda m, x: m.conv(x)).eval()
+    model.classes = ["cat", "dog"]
+    custom = qfx.PrepareCustomConfig().set_preserved_attributes(["classes"])
+    assert prepared(model, X, prepare_custom_config=custom).classes == ["cat", "dog"]
+
+
+def test_fuse_fx() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout()).eval()
+    model[1].running_mean.normal_()
+    fused = qfx.fuse_fx(model)
+    assert isinstance(fused, qfx.FusedGraphModule)
+    assert shape(fused) == ["0"]
+    torch.testing.assert_close(fused(X), model(X))
+    with pytest.raises(ModelStateError):
+        qfx.fuse_fx(model.train())

@@ -117,6 +117,10 @@ class Rewriter:
         self._undo.append(lambda: delattr(self.gm, name))
         return self._insert("get_attr", name, (), {})
 
+    def fetch(self, name: str) -> Node:
+        """A ``get_attr`` of an attribute that is there already."""
+        return self._insert("get_attr", name, (), {})
+
     def sole_caller(self, target: str) -> bool:
         """Whether one node only calls the submodule at `target`."""
         return self.view.callers(target) == 1

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch.fx import Node
 
-from qfx.config import BackendPatternConfig, ObservationType, QConfig, first_supported
+from qfx.config import BackendPatternConfig, ObservationType, QConfig, first_supported, public_name
 from qfx.graph import GraphView, Param, Reading
 from qfx.passes.annotate.choices import choice
 from qfx.passes.annotate.inputs import activations
@@ -42,6 +42,12 @@ class Instance:
     why: str
     kind: Kind
     weighted: bool
+
+    @property
+    def pattern(self) -> str:
+        """The backend's pattern in words: ``Conv2d > ReLU``."""
+        parts = self.config.pattern if isinstance(self.config.pattern, tuple) else (self.config.pattern,)
+        return " > ".join(public_name(part) for part in parts)
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ def place(view: GraphView, found: Found, fallback: QConfig | None) -> Sites:
 
 
 def _inputs(view: GraphView, sites: Sites, instance: Instance, fallback: QConfig | None) -> None:
-    owner = f"{instance.config.pattern!r} at {instance.root.name}"
+    owner = f"{instance.pattern} at {instance.root.name}"
     spec = _spec(instance.qconfig.activation)
     if observer_facts(instance.qconfig.activation).scale is not None and fallback is not None:
         spec = _spec(fallback.activation)
@@ -133,7 +133,7 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
 
 
 def _output(view: GraphView, sites: Sites, instance: Instance) -> None:
-    owner = f"{instance.config.pattern!r} at {instance.root.name}"
+    owner = f"{instance.pattern} at {instance.root.name}"
     anchor = instance.anchor
     if instance.kind == "own":
         spec = _spec(instance.qconfig.activation)

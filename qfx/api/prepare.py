@@ -116,7 +116,7 @@ def _plan(found: Found, sites: Sites) -> dict[str, Any]:
                 "weighted": instance.weighted,
                 "qconfig": instance.qconfig,
                 "why": instance.why,
-                "pattern": repr(instance.config.pattern),
+                "pattern": instance.pattern,
             }
     assert sites.solution is not None
     groups = [tuple(map(str, group.sites)) for group in sites.solution.groups]

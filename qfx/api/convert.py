@@ -1,0 +1,98 @@
+"""``convert_to_reference_fx`` and ``convert_fx``."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+from torch.fx import GraphModule
+
+from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
+from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
+from qfx.errors import ConfigError, DowngradeError
+from qfx.passes.convert import convert
+from qfx.passes.pipeline import Context, drop_dead_code
+
+
+def convert_to_reference_fx(
+    graph_module: GraphModule,
+    convert_custom_config: ConvertCustomConfig | dict[str, Any] | None = None,
+    _remove_qconfig: bool = True,
+    qconfig_mapping: QConfigMapping | dict[str, Any] | None = None,
+    backend_config: BackendConfig | dict[str, Any] | None = None,
+    *,
+    strict: bool = False,
+) -> QuantizedGraphModule:
+    """Convert a calibrated model to a reference graph: quantize, dequantize and float ops between them.
+
+    It runs everywhere and says what the quantized model means; `convert_fx` lowers it to integer kernels.
+
+    Args:
+        graph_module: what `prepare_fx` returned, after calibration. Not changed.
+        convert_custom_config: attributes to keep.
+        _remove_qconfig: accepted for the original's sake; the result carries no qconfig either way.
+        qconfig_mapping: not built yet.
+        backend_config: accepted for the original's sake; prepare decided what the backend can do.
+        strict: doubtful statistics (an observer that never ran, NaN, infinity) are an error instead of a warning.
+
+    Returns:
+        A `QuantizedGraphModule`.
+
+    Raises:
+        ConfigError: the model was not prepared, or what is asked for is not built.
+        DowngradeError: `strict`, and some statistics are doubtful.
+
+    Example:
+        >>> import torch, qfx
+        >>> x = torch.randn(8, 4)
+        >>> prepared = qfx.prepare_fx(torch.nn.Linear(4, 4).eval(), qfx.get_default_qconfig_mapping("x86"), (x,))
+        >>> _ = prepared(x)
+        >>> qfx.convert_to_reference_fx(prepared)(x).shape
+        torch.Size([8, 4])
+    """
+    if not isinstance(graph_module, ObservedGraphModule):
+        raise ConfigError(
+            f"convert takes what prepare_fx returned, got {type(graph_module).__name__}; "
+            "call prepare_fx on the model first"
+        )
+    if qconfig_mapping is not None:
+        raise ConfigError("a QConfigMapping for convert is not built yet; leave layers out of the one for prepare_fx")
+    custom = (
+        ConvertCustomConfig.from_dict(convert_custom_config)
+        if isinstance(convert_custom_config, dict)
+        else (convert_custom_config or ConvertCustomConfig())
+    )
+    if custom.observed_to_quantized_mapping:
+        raise ConfigError("observed_to_quantized_mapping is not built yet; see docs/roadmap.md")
+    gm = copy.deepcopy(graph_module)
+    context = Context.of(gm)
+    converted = convert(context, gm.plan["instances"])
+    drop_dead_code(gm, context)
+    gm.graph.lint()
+    gm.recompile()
+    _doubts(converted.problems, strict)
+    instances = {name: {k: v for k, v in each.items() if k != "qconfig"} for name, each in gm.plan["instances"].items()}
+    plan = {
+        **gm.plan,
+        "instances": instances,
+        "problems": converted.problems,
+        "shapes": converted.shapes,
+        "float": gm.plan["float"] | converted.unquantized,
+    }
+    for name in custom.preserved_attributes:
+        setattr(gm, name, getattr(graph_module, name))
+    made = QuantizedGraphModule.adopt(gm, plan)
+    assert isinstance(made, QuantizedGraphModule)
+    return made
+
+
+def _doubts(problems: dict[str, list[str]], strict: bool) -> None:
+    if not problems:
+        return
+    shown = "; ".join(f"{name}: {', '.join(said)}" for name, said in list(problems.items())[:5])
+    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+    message = f"statistics of {len(problems)} values are doubtful: {shown}{more}"
+    if strict:
+        raise DowngradeError(f"{message}. Run the prepared model on representative, finite data before converting.")
+    warnings.warn(f"{message}. Their scales may be meaningless.", UserWarning, stacklevel=3)

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import qfx
+from qfx.errors import ConfigError, DowngradeError
+from qfx.nn import intrinsic
+from qfx.nn.quantized import reference
+
+MAPPING = qfx.get_default_qconfig_mapping("x86")
+X = torch.rand(4, 4, 6, 6)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(4, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.point = nn.Conv2d(8, 8, 1)
+        self.fc = nn.Linear(8, 5)
+        self.w = nn.Parameter(torch.randn(5, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.bn(self.conv(x)))
+        x = F.relu6(self.point(x)) + x
+        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        return F.linear(self.fc(x), self.w)
+
+
+def converted(model: nn.Module, *example: torch.Tensor, **how: Any) -> qfx.QuantizedGraphModule:
+    prepared = qfx.prepare_fx(model.eval(), MAPPING, example)
+    prepared(*example)
+    return qfx.convert_to_reference_fx(prepared, **how)
+
+
+def test_the_reference_graph_has_the_known_form() -> None:
+    gm = converted(Net(), X)
+    code = gm.code
+    assert "torch.quantize_per_tensor(x, conv_input_scale_0, conv_input_zero_point_0, torch.quint8)" in code
+    assert "torch.quantize_per_channel(w, " in code
+    assert code.count(".dequantize()") == code.count("torch.quantize_per_")
+    assert isinstance(gm.conv, intrinsic.ConvReLU2d)
+    assert isinstance(gm.conv[0], reference.Conv2d)
+    assert isinstance(gm.point, reference.Conv2d)
+    assert isinstance(gm.fc, reference.Linear)
+    assert not any("activation_post_process" in name for name, _ in gm.named_modules())
+
+
+def test_it_is_close_to_float() -> None:
+    model = Net().eval()
+    out, expected = converted(model, X)(X), model(X)
+    noise = (out - expected).detach().pow(2).sum() / expected.detach().pow(2).sum()
+    assert float(noise) < 1e-3  # 30 dB: 7-bit activations and 8-bit weights through five layers
+
+
+def simulated(x: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 255)
+
+
+def test_it_computes_exactly_what_its_parameters_say() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 1)).eval()
+    gm = converted(model, X)
+    codes, scales = gm.get_submodule("0").get_quantized_weight(), dict(gm.named_buffers())
+    x = simulated(X, float(scales["0_input_scale_0"]), int(scales["0_input_zero_point_0"]))
+    y = F.conv2d(x, codes.dequantize(), model[0].bias)
+    expected = simulated(y, float(scales["0_scale_0"]), int(scales["0_zero_point_0"]))
+    torch.testing.assert_close(gm(X), expected, rtol=0, atol=0)
+
+
+def test_a_module_called_twice_keeps_one_reference() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.fc(x) + 1)
+
+    x = torch.randn(3, 4)
+    gm = converted(Twice(), x)
+    assert sum(n.target == "fc" for n in gm.graph.nodes) == 2
+    assert isinstance(gm.fc, reference.Linear)
+    gm(x)
+
+
+def test_shared_observers_give_one_scale() -> None:
+    gm = converted(nn.Sequential(nn.Conv2d(4, 4, 1), nn.MaxPool2d(2), nn.Flatten()), X)
+    scales = {
+        float(v) for k, v in gm.named_buffers() if "_scale_" in k and not k.startswith("0_input") and v.dim() == 0
+    }
+    assert len(scales) == 1
+
+
+def test_the_prepared_model_is_not_changed() -> None:
+    prepared = qfx.prepare_fx(Net().eval(), MAPPING, (X,))
+    prepared(X)
+    before, text = copy.deepcopy(prepared.state_dict()), str(prepared.graph)
+    qfx.convert_to_reference_fx(prepared)
+    assert str(prepared.graph) == text
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), prepared.state_dict().values(), strict=True))
+    again = [
+        qfx.convert_to_reference_fx(p)(X)
+        for p in (prepared, copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared)))
+    ]
+    assert torch.equal(again[0], again[1])
+    assert torch.equal(again[0], again[2])
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda gm: pickle.loads(pickle.dumps(gm))])
+def test_copies_compute_the_same(way: Any) -> None:
+    gm = converted(Net(), X)
+    assert torch.equal(way(gm)(X), gm(X))
+
+
+def test_state_dict_round_trip_is_strict() -> None:
+    first, second = converted(Net(), X), converted(Net(), X * 2)
+    assert not torch.equal(first(X), second(X))
+    second.load_state_dict(first.state_dict(), strict=True)
+    assert torch.equal(first(X), second(X))
+
+
+def test_no_calibration_warns_once_and_is_an_error_when_strict() -> None:
+    prepared = qfx.prepare_fx(Net().eval(), MAPPING, (X,))
+    with pytest.warns(UserWarning, match="doubtful") as caught:
+        gm = qfx.convert_to_reference_fx(prepared)
+    assert len(caught) == 1
+    assert "never ran" in str(caught[0].message)
+    gm(X)
+    with pytest.raises(DowngradeError, match="Run the prepared model on representative"):
+        qfx.convert_to_reference_fx(prepared, strict=True)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_bad_calibration_data_is_reported(bad: float) -> None:
+    prepared = qfx.prepare_fx(Net().eval(), MAPPING, (X,))
+    prepared(X)
+    spoiled = X.clone()
+    spoiled[0, 0, 0, 0] = bad
+    prepared(spoiled)
+    with pytest.warns(UserWarning, match="doubtful"):
+        qfx.convert_to_reference_fx(prepared)
+
+
+def test_only_prepared_models_are_taken() -> None:
+    with pytest.raises(ConfigError, match="call prepare_fx on the model first"):
+        qfx.convert_to_reference_fx(torch.fx.symbolic_trace(Net()))
+    prepared = qfx.prepare_fx(Net().eval(), MAPPING, (X,))
+    with pytest.raises(ConfigError, match="not built yet"):
+        qfx.convert_to_reference_fx(prepared, qconfig_mapping=MAPPING)

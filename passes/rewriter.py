@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_aggregate
 
 from qfx.errors import RuleError
 from qfx.graph import GraphView, Param, Reading, get_attribute, parent_of, set_attribute
@@ -96,6 +97,37 @@ class Rewriter:
         return self._insert(
             "call_module", path, self._written(inputs), {k: self._written(v) for k, v in kwargs.items()}
         )
+
+    def same(self, like: Reading, instead: dict[Any, Any]) -> Node:
+        """Emit the call of `like` again, word for word, with some of its input nodes replaced."""
+        old = like.node
+        swap = {self._node(before): self._written(after) for before, after in instead.items()}
+
+        def leaf(value: Any) -> Any:
+            return swap.get(value, value) if isinstance(value, Node) else value
+
+        args: Any = map_aggregate(old.args, leaf)
+        kwargs: Any = map_aggregate(old.kwargs, leaf)
+        return self._insert(old.op, old.target, args, dict(kwargs))
+
+    def packed(self, spec: Any, stem: str = "_packed_weight") -> Node:
+        """Pack a weight (or anything else that cannot be copied) and fetch it.
+
+        The graph module keeps `spec`, and packs again wherever it is copied or loaded.
+        """
+        gm: Any = self.gm
+        number = self._numbers.get(stem, 0)
+        self._numbers[stem] = number + 1
+        name = f"{stem}_{number}"
+        gm.rebuilt[name] = spec
+        gm.pack(name)
+
+        def undo() -> None:
+            del gm.rebuilt[name]
+            delattr(gm, name)
+
+        self._undo.append(undo)
+        return self._insert("get_attr", name, (), {})
 
     def param(
         self, tensor: torch.Tensor, *, like: Param | None = None, name: str | None = None, near: Param | None = None
@@ -204,7 +236,7 @@ class Rewriter:
     def drop_orphans(self) -> None:
         """Delete submodules whose last caller was erased."""
         if self.orphans:
-            used = {str(n.target) for n in self.gm.graph.nodes if n.op == "call_module"}
+            used = {str(n.target) for n in self.gm.graph.nodes if n.op in ("call_module", "get_attr")}
             for target in sorted(self.orphans - used):
                 if not any(u.startswith(f"{target}.") for u in used):
                     self.gm.delete_submodule(target)

@@ -16,6 +16,7 @@ Example:
 
 from __future__ import annotations
 
+from qfx.api.convert import convert_fx as convert_fx
 from qfx.api.convert import convert_to_reference_fx as convert_to_reference_fx
 from qfx.api.modules import FusedGraphModule as FusedGraphModule
 from qfx.api.modules import ObservedGraphModule as ObservedGraphModule

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from qfx.config import QConfig, observer_facts
+from qfx.config import QConfig, observer_facts, reuses_input
 from qfx.graph import GraphView, Param
 from qfx.passes.annotate.inputs import activations
 from qfx.passes.annotate.instances import Found, Instance
@@ -57,11 +57,20 @@ def place(view: GraphView, found: Found, fallback: QConfig | None) -> Sites:
         if instance is None:
             continue
         if node is instance.root:
+            if reuses_input(instance.qconfig) and not _is_observed(view, sites, node):
+                for member in instance.nodes:
+                    found.of.pop(member, None)
+                    found.reasons[member.name] = f"it reuses its input's parameters, and that has none ({instance.why})"
+                continue
             _inputs(view, sites, instance, fallback)
         if node is instance.anchor:
             _output(view, sites, instance)
     sites.solution = sites.book.solve()
     return sites
+
+
+def _is_observed(view: GraphView, sites: Sites, root: Node) -> bool:
+    return all(sites._carried.get(value, value) in sites.tickets for _, value in activations(view, root))
 
 
 def _inputs(view: GraphView, sites: Sites, instance: Instance, fallback: QConfig | None) -> None:
@@ -71,6 +80,8 @@ def _inputs(view: GraphView, sites: Sites, instance: Instance, fallback: QConfig
         spec = _spec(fallback.activation)
     shared: list[Ticket] = []
     for slot, value in activations(view, instance.root):
+        if reuses_input(instance.qconfig):
+            spec = sites._specs[sites.tickets[sites._carried.get(value, value)]]
         ticket = _value(sites, instance, slot, value, spec, owner)
         if instance.kind == "same" and shared and sites._specs[shared[0]] != sites._specs[ticket]:
             # Two observers that cannot be one (a fixed range, say): this reader sees the value through its own.
@@ -135,7 +146,7 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
 def _output(view: GraphView, sites: Sites, instance: Instance) -> None:
     owner = f"{instance.pattern} at {instance.root.name}"
     anchor = instance.anchor
-    if instance.kind == "own":
+    if instance.kind == "own" and not reuses_input(instance.qconfig):
         spec = _spec(instance.qconfig.activation)
         ticket = sites.book.output(anchor.name, spec, owner=owner)
     else:

@@ -1,4 +1,4 @@
-"""``convert_to_reference_fx`` and ``convert_fx``."""
+"""``convert_fx`` and ``convert_to_reference_fx``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import copy
 import warnings
 from typing import Any
 
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
+from qfx import ops
 from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError, DowngradeError
 from qfx.passes.convert import convert
-from qfx.passes.pipeline import Context, drop_dead_code
+from qfx.passes.lower.native import NATIVE
+from qfx.passes.lower.native.weighted import KERNEL_KEY
+from qfx.passes.pipeline import Context, Pipeline, drop_dead_code, run_steps
 
 
 def convert_to_reference_fx(
@@ -85,6 +88,86 @@ def convert_to_reference_fx(
     made = QuantizedGraphModule.adopt(gm, plan)
     assert isinstance(made, QuantizedGraphModule)
     return made
+
+
+TARGETS = ("native", "reference")
+
+
+def convert_fx(
+    graph_module: GraphModule,
+    convert_custom_config: ConvertCustomConfig | dict[str, Any] | None = None,
+    _remove_qconfig: bool = True,
+    qconfig_mapping: QConfigMapping | dict[str, Any] | None = None,
+    backend_config: BackendConfig | dict[str, Any] | None = None,
+    keep_original_weights: bool = False,
+    *,
+    target: str | None = None,
+    strict: bool = False,
+) -> QuantizedGraphModule:
+    """Convert a calibrated model to integer kernels.
+
+    Args:
+        graph_module: what `prepare_fx` returned, after calibration. Not changed.
+        convert_custom_config: attributes to keep.
+        _remove_qconfig: accepted for the original's sake.
+        qconfig_mapping: not built yet.
+        backend_config: accepted for the original's sake.
+        keep_original_weights: not built yet.
+        target: ``"native"`` (default: PyTorch's quantized kernels, the engine chosen layer by layer while
+            ``torch.backends.quantized.engine`` is ``"x86"``) or ``"reference"``.
+        strict: an instance no kernel takes, or doubtful statistics, are an error.
+
+    Returns:
+        A `QuantizedGraphModule`; ``plan["kernels"]`` names the kernel of each lowered node.
+
+    Raises:
+        ConfigError: no such target, or something that is not built.
+        DowngradeError: `strict`, and something stays float that was to be quantized.
+
+    Example:
+        >>> import torch, qfx
+        >>> x = torch.randn(8, 4)
+        >>> prepared = qfx.prepare_fx(torch.nn.Linear(4, 4).eval(), qfx.get_default_qconfig_mapping("x86"), (x,))
+        >>> _ = prepared(x)
+        >>> int8 = qfx.convert_fx(prepared)
+        >>> int8(x).shape
+        torch.Size([8, 4])
+    """
+    chosen = target or "native"
+    if chosen not in TARGETS:
+        raise ConfigError(f"there is no target {chosen!r}; use one of {', '.join(TARGETS)}")
+    if keep_original_weights:
+        raise ConfigError("keep_original_weights is not built yet; see docs/roadmap.md")
+    gm = convert_to_reference_fx(
+        graph_module, convert_custom_config, _remove_qconfig, qconfig_mapping, backend_config, strict=strict
+    )
+    if chosen == "reference":
+        return gm
+    context = Context.of(gm)
+    run_steps(gm, Pipeline("lower", NATIVE, given=frozenset({"converted"})).steps, context)
+    _report(gm, context, strict)
+    return gm
+
+
+def _report(gm: QuantizedGraphModule, context: Context, strict: bool) -> None:
+    kernels = {node.name: node.meta[KERNEL_KEY] for node in gm.graph.nodes if KERNEL_KEY in node.meta}
+    misses: dict[str, list[str]] = {}
+    for log in context.logs:
+        for entry in log.rules.values():
+            for anchor, why in entry.misses.items():
+                misses.setdefault(anchor, []).append(why)
+    left: dict[str, list[str]] = {}
+    for node in gm.graph.nodes:
+        source = node.args[0] if context.view.read(node).op is ops.quantize else None
+        if isinstance(source, Node) and source.op.startswith("call") and source.name not in gm.plan["float"]:
+            kind = context.view.read(source).op.name
+            left[source.name] = misses.get(node.name) or [f"the target has no integer kernel for {kind}"]
+    gm.plan = {**gm.plan, "kernels": kernels, "unlowered": left}
+    if strict and left:
+        name, reasons = next(iter(left.items()))
+        raise DowngradeError(
+            f"no integer kernel took {len(left)} places, the first at {name}: {'; '.join(reasons)}"
+        )
 
 
 def _doubts(problems: dict[str, list[str]], strict: bool) -> None:

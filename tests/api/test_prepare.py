@@ -151,6 +151,15 @@ def test_a_backend_that_names_one_spelling_is_honoured() -> None:
     assert shape(prepared(model, torch.randn(2, 4), backend_config=only)) == ["*", "fc", "*", "linear"]
 
 
+def test_reusing_an_input_needs_one_with_parameters() -> None:
+    def reshaped(m: Any, x: Any) -> Any:
+        return m.fc(x.reshape(-1, 4)).reshape(2, -1)
+
+    gm = prepared(Function(reshaped), torch.randn(2, 8))
+    assert shape(gm) == ["reshape", "*", "fc", "*", "reshape", "*"]
+    assert "it reuses its input's parameters, and that has none" in gm.plan["float"]["reshape"]
+
+
 def test_unmatched_entries_are_listed() -> None:
     mapping = qfx.get_default_qconfig_mapping("x86").set_module_name("cnov", None)
     with pytest.warns(UserWarning, match="matches nothing in the model: module_name 'cnov'"):

@@ -1,0 +1,75 @@
+"""Clamps and constants in codes of the output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch.fx import Node
+
+from qfx.graph import Reading
+from qfx.patterns import Match, Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Ends of a clamp in real numbers; None where it is open."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def then(self, other: Bounds) -> Bounds:
+        """This clamp, then another: the tighter of each end (torch clamps low first, so an empty range is its high)."""
+        low = max((b for b in (self.low, other.low) if b is not None), default=None)
+        high = min((b for b in (self.high, other.high) if b is not None), default=None)
+        return Bounds(low, high)
+
+    def beyond(self, scale: float, zero_point: int, lowest: int = 0, highest: int = 255) -> Bounds:
+        """The ends that saturation at the stored type does not give anyway.
+
+        Kernels saturate at 0..255, not at ``quant_max``: relu with zero point 0 is free, relu6 is only with 8 bits.
+        """
+        low, high = self.low, self.high
+        if low is not None and round(low / scale) + zero_point <= lowest:
+            low = None
+        if high is not None and round(high / scale) + zero_point >= highest:
+            high = None
+        return Bounds(low, high)
+
+
+def bounds(found: Match) -> Bounds:
+    """What the clamps of a match amount to."""
+    return _of(found.first_clamp).then(_of(found.second_clamp))
+
+
+def _of(clamp: Reading | None) -> Bounds:
+    if clamp is None:
+        return Bounds()
+    attrs: Any = clamp.attrs
+    name = clamp.op.name
+    if name == "relu":
+        return Bounds(0.0)
+    if name == "relu6":
+        return Bounds(0.0, 6.0)
+    return Bounds(attrs["min_val"], attrs["max_val"]) if name == "hardtanh" else Bounds(attrs["min"], attrs["max"])
+
+
+def constant_clamps(found: Match) -> bool | Reject:
+    """Guard: the clamps' bounds are numbers."""
+    for clamp in (found.first_clamp, found.second_clamp):
+        if clamp is not None and any(isinstance(value, Node) for value in clamp.attrs.values()):
+            return Reject(f"the bounds of {clamp.node} are computed", clamp.node)
+    return True
+
+
+def output(found: Match) -> tuple[float, int]:
+    """Scale and zero point of the quantize a match ends with."""
+    return float(found.scale.tensor), int(found.zero_point.tensor)
+
+
+def per_tensor_output(found: Match) -> bool | Reject:
+    """Guard: the result is quantized per tensor with constants."""
+    for value in (found.scale, found.zero_point):
+        if getattr(getattr(value, "tensor", None), "dim", lambda: 1)() != 0:
+            return Reject("the output is not quantized per tensor with constants", found.anchor)
+    return True

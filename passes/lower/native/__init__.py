@@ -1,0 +1,19 @@
+"""The native target: PyTorch's quantized kernels and tensors, the engine chosen layer by layer."""
+
+from __future__ import annotations
+
+from qfx.passes.lower.native.elementwise import ELEMENTWISE
+from qfx.passes.lower.native.moves import MOVES, sink_splits
+from qfx.passes.lower.native.weighted import WEIGHTED_RULES
+from qfx.passes.pipeline import FunctionPass, Pass, Step
+
+NATIVE: tuple[Step, ...] = (
+    FunctionPass("keep splits in integers", sink_splits),
+    Pass(
+        "lower to native",
+        (*WEIGHTED_RULES, *ELEMENTWISE, *MOVES),
+        requires=frozenset({"converted"}),
+        provides=frozenset({"lowered"}),
+        keep_misses=True,
+    ),
+)

@@ -1,0 +1,327 @@
+"""Every op the native target takes, from float model to integer kernel."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import qfx
+from qfx.errors import ConfigError, DowngradeError
+
+X1, X2, X3 = torch.randn(2, 4, 9), torch.randn(2, 4, 8, 8), torch.randn(2, 4, 5, 5, 5)
+FLAT = torch.randn(3, 8)
+
+
+class Net(nn.Module):
+    def __init__(self, function: Callable[..., Any], modules: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.function = function
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.function(self, x)
+
+
+def net(function: Callable[..., Any], **modules: nn.Module) -> Net:
+    model = Net(function, modules).eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return model
+
+
+def both(model: nn.Module, x: torch.Tensor, **how: Any) -> tuple[qfx.QuantizedGraphModule, qfx.QuantizedGraphModule]:
+    """The reference graph and the lowered one."""
+    prepared = qfx.prepare_fx(model, qfx.get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    return qfx.convert_to_reference_fx(prepared), qfx.convert_fx(prepared, **how)
+
+
+def leftovers(gm: torch.fx.GraphModule) -> int:
+    """Trips between floats and integers inside the graph, beyond the one in and the one out."""
+    calls = [str(n.target) for n in gm.graph.nodes if n.op.startswith("call")]
+    return sum("quantize_per_" in c or c == "dequantize" for c in calls) - 2
+
+
+def largest_step(gm: torch.fx.GraphModule) -> float:
+    return max((float(v) for k, v in gm.named_buffers() if "_scale_" in k and v.dim() == 0), default=1 / 128)
+
+
+def conv(n: int, **how: Any) -> nn.Module:
+    return getattr(nn, f"Conv{n}d")(4, 6, 3, **how)
+
+
+def back(n: int, **how: Any) -> nn.Module:
+    return getattr(nn, f"ConvTranspose{n}d")(4, 6, 3, **how)
+
+
+INPUTS = {1: X1, 2: X2, 3: X3}
+CLAMPS: dict[str, Callable[[Any], Any]] = {
+    "none": lambda y: y,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardtanh": F.hardtanh,
+    "clamp": lambda y: torch.clamp(y, -0.1, 0.2),
+    "relu, relu6": lambda y: F.relu6(F.relu(y)),
+}
+
+
+def check(model: nn.Module, x: torch.Tensor, *, codes: float = 1.001) -> qfx.QuantizedGraphModule:
+    """All integer between one quantize and one dequantize, and a code or less from the reference.
+
+    The reference graph rounds float sums, the kernels integer ones; they differ by a code only near a tie. Which code
+    is right is settled exactly in tests/kernels.
+    """
+    reference, lowered = both(model, x, strict=True)
+    assert leftovers(lowered) == 0, lowered.code
+    for data in (x, 2 * x):  # twice the calibrated range: saturation and clamps must hold there too
+        assert float((reference(data) - lowered(data)).abs().max()) <= codes * largest_step(reference)
+    return lowered
+
+
+@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("spelling", ["module", "function"])
+def test_convolutions(dims: int, clamp: str, spelling: str) -> None:
+    layer = conv(dims, padding=1, stride=2)
+    if spelling == "module":
+        model = net(lambda m, x: CLAMPS[clamp](m.layer(x)), layer=layer)
+    else:
+        function = getattr(F, f"conv{dims}d")
+        model = net(lambda m, x: CLAMPS[clamp](function(x, m.layer.weight, m.layer.bias, 2, 1)), layer=layer)
+    check(model, INPUTS[dims])
+
+
+@pytest.mark.parametrize(
+    "how", [{"bias": False}, {"groups": 2}, {"dilation": 2}, {"padding": "same"}, {"groups": 2, "stride": 2}]
+)
+def test_convolution_attributes(how: dict[str, Any]) -> None:
+    check(net(lambda m, x: m.layer(x), layer=conv(2, **how)), X2)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("clamp", ["none", "relu", "relu6"])
+@pytest.mark.parametrize("spelling", ["module", "function"])
+def test_transposed_convolutions(dims: int, clamp: str, spelling: str) -> None:
+    layer = back(dims, stride=2)
+    if spelling == "module":
+        model = net(lambda m, x: CLAMPS[clamp](m.layer(x)), layer=layer)
+    else:
+        function = getattr(F, f"conv_transpose{dims}d")
+        model = net(lambda m, x: CLAMPS[clamp](function(x, m.layer.weight, m.layer.bias, 2)), layer=layer)
+    mapping = qfx.get_default_qconfig_mapping("x86")
+    weight = mapping.global_qconfig.activation, qfx.default_weight_observer
+    prepared = qfx.prepare_fx(model, mapping.set_global(qfx.QConfig(*weight)), (INPUTS[dims],))
+    prepared(INPUTS[dims])
+    lowered = qfx.convert_fx(prepared, strict=True)
+    assert leftovers(lowered) == 0
+    reference = qfx.convert_to_reference_fx(prepared)
+    x = INPUTS[dims]
+    assert float((reference(x) - lowered(x)).abs().max()) <= 1.001 * largest_step(reference)
+
+
+@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear(clamp: str, bias: bool) -> None:
+    layer = nn.Linear(8, 5, bias=bias)
+    check(net(lambda m, x: CLAMPS[clamp](m.layer(x)), layer=layer), FLAT)
+    check(net(lambda m, x: CLAMPS[clamp](F.linear(x, m.layer.weight, m.layer.bias)), layer=layer), FLAT)
+
+
+ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "add": lambda m, x: x + m.a(x),
+    "mul": lambda m, x: torch.mul(x, m.a(x)),
+    "add relu": lambda m, x: F.relu(x + m.a(x)),
+    "mul relu6": lambda m, x: F.relu6(x * m.a(x)),
+    "itself": lambda m, x: x + x,
+    "number": lambda m, x: x + 1.5,
+    "number first": lambda m, x: 2 * x,
+    "negative": lambda m, x: x * -0.25,
+    "zero": lambda m, x: x * 0,
+    "number relu": lambda m, x: F.relu(x.add(0.5)),
+    "broadcast": lambda m, x: x * F.adaptive_avg_pool2d(x, 1),
+}
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_arithmetic(name: str) -> None:
+    check(net(ARITHMETIC[name], a=nn.Conv2d(4, 4, 1)), X2)
+
+
+SAME: dict[str, tuple[Callable[[Any, Any], Any], torch.Tensor]] = {
+    "max_pool1d": (lambda m, x: F.max_pool1d(x, 2), X1),
+    "max_pool2d": (lambda m, x: F.max_pool2d(x, 3, 2, 1), X2),
+    "max_pool3d": (lambda m, x: F.max_pool3d(x, 2), X3),
+    "avg_pool1d": (lambda m, x: F.avg_pool1d(x, 2), X1),
+    "avg_pool2d": (lambda m, x: F.avg_pool2d(x, 2), X2),
+    "avg_pool3d": (lambda m, x: F.avg_pool3d(x, 2), X3),
+    "adaptive 1d": (lambda m, x: F.adaptive_avg_pool1d(x, 3), X1),
+    "adaptive 2d": (lambda m, x: F.adaptive_avg_pool2d(x, (3, 1)), X2),
+    "adaptive 3d": (lambda m, x: F.adaptive_avg_pool3d(x, 2), X3),
+    "mean": (lambda m, x: x.mean([2, 3]), X2),
+    "mean keepdim": (lambda m, x: torch.mean(x, (2, 3), keepdim=True), X2),
+    "pad": (lambda m, x: F.pad(x, (1, 2, 0, 1)), X2),
+    "pad value": (lambda m, x: F.pad(x, (1, 1), value=0.5), X2),
+    "reflect": (lambda m, x: F.pad(x, (1, 1, 1, 1), mode="reflect"), X2),
+    "nearest": (lambda m, x: F.interpolate(x, scale_factor=2), X2),
+    "bilinear": (lambda m, x: F.interpolate(x, scale_factor=2, mode="bilinear"), X2),
+    "flatten": (lambda m, x: torch.flatten(x, 1), X2),
+    "view": (lambda m, x: x.view(x.size(0), -1), X2),
+    "shape": (lambda m, x: F.relu(x).reshape(x.shape[0], -1), X2),
+    "permute": (lambda m, x: x.permute(0, 2, 3, 1), X2),
+    "transpose": (lambda m, x: x.transpose(1, 2).contiguous(), X2),
+    "squeeze": (lambda m, x: x.unsqueeze(1).squeeze(1), X2),
+    "slice": (lambda m, x: x[:, 1:, ..., ::2], X2),
+    "chunk": (lambda m, x: torch.cat([x.chunk(2, 1)[1], x], 1), X2),
+    "split": (lambda m, x: x.split([1, 3], 1)[1], X2),
+    "unbind": (lambda m, x: x.unbind(1)[2], X2),
+    "stack": (lambda m, x: torch.stack([x, x], 1), X2),
+    "cat": (lambda m, x: torch.cat([x, F.relu(x), x], 1), X2),
+    "pixel_shuffle": (lambda m, x: F.pixel_shuffle(x, 2), X2),
+    "repeat": (lambda m, x: x.repeat(1, 2, 1, 1), X2),
+    "expand": (lambda m, x: x[:1].expand(3, -1, -1, -1), X2),
+    "relu": (lambda m, x: F.relu(x), X2),
+    "relu6": (lambda m, x: F.relu6(x * 4), X2),
+    "clamp": (lambda m, x: torch.clamp(x, min=-0.3), X2),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_moves_and_pools(name: str) -> None:
+    function, x = SAME[name]
+    check(net(function), x)
+
+
+MODULES: dict[str, tuple[nn.Module, torch.Tensor]] = {
+    "max pool": (nn.MaxPool2d(2), X2),
+    "zero pad": (nn.ZeroPad2d((0, 1, 0, 1)), X2),
+    "flatten": (nn.Flatten(), X2),
+    "upsample": (nn.Upsample(scale_factor=2), X2),
+    "sigmoid": (nn.Sigmoid(), X2),
+    "tanh": (nn.Tanh(), X2),
+    "hardsigmoid": (nn.Hardsigmoid(), X2),
+    "hardswish": (nn.Hardswish(), X2),
+    "elu": (nn.ELU(0.7), X2),
+    "leaky relu": (nn.LeakyReLU(0.2), X2),
+    "batch norm 2d": (nn.BatchNorm2d(4), X2),
+    "batch norm 3d": (nn.BatchNorm3d(4), X3),
+    "batch norm relu": (nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), X2),
+    "layer norm": (nn.LayerNorm(8), FLAT),
+    "layer norm bare": (nn.LayerNorm(8, elementwise_affine=False), FLAT),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules(name: str) -> None:
+    module, x = MODULES[name]
+    # Activations and norms are float32 inside their kernels, in another order than the float op's; a code each.
+    check(net(lambda m, x: m.a(x), a=module), x, codes=2.001)
+
+
+FLOAT: dict[str, Callable[[Any, Any], Any]] = {
+    "gelu": lambda m, x: F.gelu(x),
+    "silu": lambda m, x: F.silu(x),
+    "softmax": lambda m, x: torch.softmax(x, 1),
+    "prelu": lambda m, x: F.prelu(x, m.p),
+    "group norm": lambda m, x: F.group_norm(x, 2),
+    "matmul": lambda m, x: torch.matmul(x, x.transpose(2, 3)),
+    "replicate": lambda m, x: F.pad(x, (1, 1, 1, 1), mode="replicate"),
+}
+
+
+@pytest.mark.parametrize("name", FLOAT)
+def test_what_has_no_kernel_runs_in_float_and_is_reported(name: str) -> None:
+    model = net(lambda m, x: m.b(FLOAT[name](m, m.a(x))), a=nn.Conv2d(4, 4, 1), b=nn.AdaptiveAvgPool2d(3))
+    model.p = nn.Parameter(torch.full((1,), 0.3))
+    reference, lowered = both(model, X2)
+    torch.testing.assert_close(lowered(X2), reference(X2), rtol=0, atol=1.001 * largest_step(reference))
+    assert "quantized.conv2d (onednn)" in lowered.plan["kernels"].values()
+    assert lowered.plan["unlowered"] or lowered.plan["float"]
+
+
+def test_strict_refuses_what_no_kernel_takes() -> None:
+    model = net(lambda m, x: F.pad(x, (1, 1, 1, 1), mode="replicate"))
+    prepared = qfx.prepare_fx(model, qfx.get_default_qconfig_mapping("x86"), (X2,))
+    prepared(X2)
+    with pytest.raises(DowngradeError, match="no quantized kernel pads by 'replicate'"):
+        qfx.convert_fx(prepared, strict=True)
+    with pytest.raises(ConfigError, match="there is no target 'gpu'; use one of native, reference"):
+        qfx.convert_fx(prepared, target="gpu")
+
+
+def test_a_7_bit_relu6_clamps_at_six_not_at_255() -> None:
+    """Codes are 0..127 and kernels saturate at 255: without a clamp of its own, 12.0 would stay 12.0."""
+    model = net(lambda m, x: F.relu6(m.a(x)), a=nn.Conv2d(4, 4, 1))
+    model.a.weight.data = torch.eye(4).reshape(4, 4, 1, 1) * 3
+    model.a.bias.data.zero_()
+    x = torch.linspace(-4, 4, 256).reshape(1, 4, 8, 8)
+    _, lowered = both(model, x)
+    assert "clamp of codes" in lowered.plan["kernels"].values()
+    out = lowered(2 * x)
+    assert float(out.max()) == pytest.approx(6.0, abs=6 / 127)
+    assert float(out.min()) == 0.0
+
+
+def test_a_clamp_the_type_gives_anyway_costs_nothing() -> None:
+    check_relu = check(net(lambda m, x: F.relu(m.a(x)), a=nn.Conv2d(4, 4, 1)), X2)
+    assert "clamp of codes" not in check_relu.plan["kernels"].values()
+
+
+def saved(gm: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(gm, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda gm: pickle.loads(pickle.dumps(gm)), saved])
+def test_copies_compute_the_same(way: Any) -> None:
+    model = net(
+        lambda m, x: F.linear(F.relu6(m.a(x)).mean([2, 3]), m.b.weight, m.b.bias) * 2,
+        a=nn.Conv2d(4, 4, 1),
+        b=nn.Linear(4, 3),
+    )
+    _, lowered = both(model, X2)
+    expected = lowered(X2)
+    for engine in ("fbgemm", "onednn"):
+        torch.backends.quantized.engine = engine
+        other = way(lowered)
+        assert isinstance(other, qfx.QuantizedGraphModule)
+        assert torch.equal(other(X2), expected)
+        assert other.plan == lowered.plan
+
+
+@pytest.mark.parametrize("engine", ["fbgemm", "onednn", "qnnpack"])
+def test_a_set_engine_is_obeyed(engine: str) -> None:
+    model = net(lambda m, x: m.b(F.relu(m.a(x)).mean([2, 3])), a=nn.Conv2d(4, 4, 3), b=nn.Linear(4, 3))
+    torch.backends.quantized.engine = engine
+    _, lowered = both(model, X2)
+    named = [k for k in lowered.plan["kernels"].values() if "conv" in k or "linear" in k]
+    assert len(named) == 2
+    assert all(f"({engine})" in k for k in named)
+
+
+def test_a_module_called_twice_is_lowered_twice() -> None:
+    model = net(lambda m, x: m.a(F.relu6(m.a(x) * 3)), a=nn.Conv2d(4, 4, 1))
+    check(model, X2)
+
+
+def test_shapes_may_change_between_calls_and_channels_last_stays() -> None:
+    model = net(lambda m, x: F.relu(m.a(x)) + m.b(x), a=nn.Conv2d(4, 4, 3, padding=1), b=nn.Conv2d(4, 4, 1))
+    reference, lowered = both(model, X2)
+    for shape in ((1, 4, 8, 8), (5, 4, 3, 11)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(lowered(x), reference(x), rtol=0, atol=1.001 * largest_step(reference))
+    x = X2.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(lowered(x), lowered(X2))
+    assert lowered(x).is_contiguous(memory_format=torch.channels_last)

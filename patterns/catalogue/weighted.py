@@ -58,3 +58,13 @@ def optional_relu(op: ops.Op) -> Pattern:
         return maybe(ops.relu, op(x, w, b).named("weighted"), tag="relu")
 
     return optional_relu
+
+
+def padded(op: ops.Op) -> Pattern:
+    """`op` on a padded input."""
+
+    @pattern
+    def padded(x, w, b=None):  # type: ignore[no-untyped-def]
+        return op(ops.pad(x).named("pad"), w, b).named("conv")
+
+    return padded

@@ -165,9 +165,7 @@ def _report(gm: QuantizedGraphModule, context: Context, strict: bool) -> None:
     gm.plan = {**gm.plan, "kernels": kernels, "unlowered": left}
     if strict and left:
         name, reasons = next(iter(left.items()))
-        raise DowngradeError(
-            f"no integer kernel took {len(left)} places, the first at {name}: {'; '.join(reasons)}"
-        )
+        raise DowngradeError(f"no integer kernel took {len(left)} places, the first at {name}: {'; '.join(reasons)}")
 
 
 def _doubts(problems: dict[str, list[str]], strict: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qfx.errors import ConfigError
 from qfx.passes.fuse.batch_norm import FOLD_BATCH_NORM
 from qfx.passes.fuse.intrinsic import FUSE_RELU
+from qfx.passes.fuse.padding import FOLD_PADDING
 from qfx.passes.normalize import NORMALIZE
 from qfx.passes.pipeline import Fact, Pass, Step
 
@@ -12,6 +13,7 @@ _NORMALIZED: frozenset[Fact] = frozenset({"normalized"})
 
 FUSE: tuple[Step, ...] = (
     Pass("fold batch norm", FOLD_BATCH_NORM, requires=_NORMALIZED, provides=frozenset({"bn_folded"})),
+    Pass("fold padding", FOLD_PADDING, requires=_NORMALIZED),
     Pass("fuse relu", FUSE_RELU, requires=_NORMALIZED, keep_misses=True),
 )
 

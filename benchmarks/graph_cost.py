@@ -1,0 +1,70 @@
+"""Graph cost: prepare_fx and convert_fx on long chains, against torch.ao where it can be imported."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+import qfx
+from benchmarks.harness import Row
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a, self.b, self.relu = nn.Linear(width, width), nn.Linear(width, width), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.a(self.relu(self.b(x))))
+
+
+def chain(nodes: int, width: int = 8) -> nn.Module:
+    """``x = relu(x + linear(relu(linear(x))))`` until the graph has about that many nodes, five a block."""
+    return nn.Sequential(*(Block(width) for _ in range(nodes // 5))).eval()
+
+
+def min_max_mapping(library: Any) -> Any:
+    observer = library.MinMaxObserver.with_args(quant_min=0, quant_max=127)
+    return library.QConfigMapping().set_global(library.QConfig(observer, library.default_weight_observer))
+
+
+def cost(library: Any, prepare: Any, convert: Any, nodes: int, *, default: bool) -> float:
+    """Seconds of prepare and convert together; calibration (one small batch) is not counted."""
+    model, x = chain(nodes), torch.randn(4, 8)
+    mapping = library.get_default_qconfig_mapping("x86") if default else min_max_mapping(library)
+    start = time.perf_counter()
+    prepared = prepare(model, mapping, (x,))
+    seconds = time.perf_counter() - start
+    with torch.no_grad():
+        prepared(x)
+    start = time.perf_counter()
+    convert(prepared)
+    return seconds + time.perf_counter() - start
+
+
+def ours(nodes: int, *, default: bool, rounds: int = 3) -> float:
+    return min(cost(qfx, qfx.prepare_fx, qfx.convert_fx, nodes, default=default) for _ in range(rounds))
+
+
+def rows() -> list[Row]:
+    found = []
+    small = ours(1_000, default=False)
+    large = ours(20_000, default=False, rounds=1)
+    found.append(Row("prepare and convert, time per node, 20,000 nodes against 1,000", large / 20 / small, 1.5, "max"))
+    try:
+        import torch.ao.quantization as ao
+        from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+    except ImportError:
+        return found
+    for nodes, default, bound in ((500, False, 5), (2_000, False, 10), (500, True, 40)):
+        mine = ours(nodes, default=default)
+        theirs = cost(ao, prepare_fx, convert_fx, nodes, default=default)
+        kind = "default mapping" if default else "min-max"
+        note = f"({mine:.2f} s against {theirs:.1f} s)"
+        found.append(
+            Row(f"prepare and convert, {nodes} nodes, {kind}, torch.ao / qfx", theirs / mine, bound, "min", "x", note)
+        )
+    return found

@@ -53,10 +53,13 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
         if KEY in node.meta:
             _replace(context, node, solved, names, found)
     done: set[int] = set()
+    paths: dict[int, list[str]] = {}
+    for path, module in gm.named_modules(remove_duplicate=False):
+        paths.setdefault(id(module), []).append(path)
     for name, instance in instances.items():
         root = roots.get(name)
         if root is not None and instance["weighted"] and root.op == "call_module":
-            _reference(context, root, instance["qconfig"], done)
+            _reference(context, root, instance["qconfig"], done, paths)
     return found
 
 
@@ -158,7 +161,7 @@ def _splice(context: Context, observer: Node, value: Node) -> None:
     delattr(context.rewriter.gm, path)
 
 
-def _reference(context: Context, root: Node, qconfig: Any, done: set[int]) -> None:
+def _reference(context: Context, root: Node, qconfig: Any, done: set[int], paths: dict[int, list[str]]) -> None:
     """Put the reference form of a module in its place; a module called twice is replaced once."""
     gm, path = context.rewriter.gm, str(root.target)
     module = gm.get_submodule(path)
@@ -176,11 +179,10 @@ def _reference(context: Context, root: Node, qconfig: Any, done: set[int]) -> No
         fused._modules = {**module._modules, next(iter(module._modules)): made}
         made = fused
     done.add(id(made))
-    for name, each in list(gm.named_modules(remove_duplicate=False)):
-        if each is module:
-            owner, _, attribute = name.rpartition(".")
-            setattr(gm.get_submodule(owner), attribute, made)
-            context.view.forget_module(name)
+    for name in paths[id(module)]:
+        owner, _, attribute = name.rpartition(".")
+        setattr(gm.get_submodule(owner), attribute, made)
+        context.view.forget_module(name)
 
 
 def weight_qparams(observer: Any) -> dict[str, Any]:

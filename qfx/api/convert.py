@@ -72,8 +72,7 @@ def convert_to_reference_fx(
     context = Context.of(gm)
     converted = convert(context, gm.plan["instances"])
     drop_dead_code(gm, context)
-    gm.graph.lint()
-    gm.recompile()
+    gm.graph.lint()  # adopting the graph, below, compiles it
     _doubts(converted.problems, strict)
     instances = {name: {k: v for k, v in each.items() if k != "qconfig"} for name, each in gm.plan["instances"].items()}
     plan = {

@@ -1,4 +1,5 @@
 # From a fresh clone, with Python 3.11 and make:
+#   make demo    set up and quantize a pretrained network
 #   make test    set up and run the tests
 #   make lint    ruff, mypy --strict, layers
 #   make bench   measure against the bounds (not part of CI)
@@ -10,7 +11,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?=
 
-.PHONY: test lint types bench clean
+.PHONY: demo test lint types bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/bin/python:
@@ -21,6 +22,9 @@ $(STAMP): $(VENV)/bin/python pyproject.toml setup.py constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt torch setuptools wheel
 	$(BIN)/pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt --no-build-isolation -e '.[dev,bench]'
 	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/01_quantize_efficientnet.py
 
 test: $(STAMP)
 	$(BIN)/pytest -q -n 2 $(TESTS)

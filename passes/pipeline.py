@@ -23,6 +23,7 @@ from qfx.patterns.matcher import BUDGET, match
 
 Fact = Literal["normalized", "bn_folded", "annotated", "observed", "calibrated", "converted", "lowered"]
 REFIRE_LIMIT = 8
+RULE_KEY = "qfx_rule"
 
 
 @dataclass(slots=True)
@@ -184,6 +185,8 @@ def fire(rule: Rule, found: Match, g: Rewriter, pass_name: str) -> list[Node] | 
             raise
         raise RuleError(f"rule {rule.name} ({rule.line}) raised at {where} in pass {pass_name}: {error}") from error
     created = [node for node in g.created if not node._erased]
+    for node in created:
+        node.meta[RULE_KEY] = rule.name
     if tracing_on:
         after = tuple(n.format_node() or n.name for n in created)
         micros = (time.perf_counter() - start) * 1e6

@@ -12,6 +12,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate
 
+from qfx import ops
 from qfx.errors import RuleError
 from qfx.graph import GraphView, Param, Reading, get_attribute, parent_of, set_attribute
 from qfx.graph.provenance import KEY, merged
@@ -19,6 +20,12 @@ from qfx.ops import Op
 from qfx.passes.emit import call_arguments, module_like
 from qfx.patterns import Match
 from qfx.spellings import ModuleSpelling, spelling_of
+
+# A dequantize stands for what made the value, not for what reads it.
+_BOUNDARY = frozenset({ops.quantize, ops.dequantize})
+
+# Says what one node is; a node that takes its place is something else.
+_OF_ONE_NODE = frozenset({KEY, "qfx_observes", "qfx_kernel", "qfx_rule"})
 
 
 @dataclass(eq=False, slots=True)
@@ -321,8 +328,10 @@ class Rewriter:
             name = str(target).replace(".", "_")
         with graph.inserting_before(self._anchor):
             node = graph.create_node(kind, target, tuple(args), kwargs, name)
-        node.meta = {k: v for k, v in self._anchor.meta.items() if k != KEY}
-        node.meta[KEY] = merged(reversed(self._near))
+        node.meta = {k: v for k, v in self._anchor.meta.items() if k not in _OF_ONE_NODE}
+        node.meta[KEY] = merged(n for n in reversed(self._near) if self.view.read(n).op not in _BOUNDARY) or merged(
+            (self._anchor,)
+        )
         self.created.append(node)
         self.view.created(node, self._anchor)
         return node

@@ -53,4 +53,6 @@ from qfx.patterns import any_of as any_of
 from qfx.patterns import const as const
 from qfx.patterns import maybe as maybe
 from qfx.patterns import pattern as pattern
+from qfx.report import explain as explain
+from qfx.report import summary as summary
 from qfx.tracing import trace as trace

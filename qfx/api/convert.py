@@ -82,11 +82,17 @@ def convert_to_reference_fx(
         "shapes": converted.shapes,
         "float": gm.plan["float"] | converted.unquantized,
     }
+    plan["preserved"] = _preserved(graph_module, custom)
     for name in custom.preserved_attributes:
         setattr(gm, name, getattr(graph_module, name))
     made = QuantizedGraphModule.adopt(gm, plan)
+    made.prune(_preserved(graph_module, custom))
     assert isinstance(made, QuantizedGraphModule)
     return made
+
+
+def _preserved(prepared: ObservedGraphModule, custom: ConvertCustomConfig) -> list[str]:
+    return [*prepared.plan.get("preserved", ()), *custom.preserved_attributes]
 
 
 TARGETS = ("native", "reference")
@@ -144,6 +150,7 @@ def convert_fx(
         return gm
     context = Context.of(gm)
     run_steps(gm, Pipeline("lower", NATIVE, given=frozenset({"converted"})).steps, context)
+    gm.prune(gm.plan["preserved"])
     _report(gm, context, strict)
     return gm
 

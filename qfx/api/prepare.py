@@ -16,11 +16,14 @@ from qfx.config import (
     FuseCustomConfig,
     PrepareCustomConfig,
     QConfigMapping,
+    observer_facts,
     unused_entries,
 )
 from qfx.config.backend_config.moves import get_default_backend_config
 from qfx.errors import ConfigError, DowngradeError
 from qfx.graph import GraphView
+from qfx.graph.kept import state_bytes
+from qfx.graph.provenance import merged
 from qfx.passes.annotate.backend import compiled
 from qfx.passes.annotate.choices import choice, choose
 from qfx.passes.annotate.instances import Found, find
@@ -88,7 +91,7 @@ def prepare_fx(
     context = Context.of(gm)
     run_steps(gm, Pipeline("prepare", with_passes(passes)).steps, context, recompile=False)
     found, sites = _annotate(context, backend, mapping, example_inputs)
-    plan = _plan(found, sites)
+    plan = _plan(found, sites) | {"bytes_before": state_bytes(model), "preserved": custom.preserved_attributes}
     observe(context, sites)
     gm.graph.lint()  # adopting the graph, below, compiles it
     _preserve(model, gm, custom.preserved_attributes)
@@ -116,10 +119,17 @@ def _plan(found: Found, sites: Sites) -> dict[str, Any]:
                 "qconfig": instance.qconfig,
                 "why": instance.why,
                 "pattern": instance.pattern,
+                "codes": _codes(instance.qconfig),
+                "origins": tuple(origin.name for origin in merged(instance.nodes)),
             }
     assert sites.solution is not None
     groups = [tuple(map(str, group.sites)) for group in sites.solution.groups]
     return {"instances": instances, "float": dict(found.reasons), "groups": groups}
+
+
+def _codes(qconfig: Any) -> tuple[int | None, int | None]:
+    facts = observer_facts(qconfig.activation)
+    return facts.quant_min, facts.quant_max
 
 
 def _check_unused(gm: GraphModule, mapping: QConfigMapping, strict: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
@@ -34,6 +36,60 @@ class KeptGraphModule(GraphModule):
     def pack(self, name: str) -> None:
         """Make the packed attribute `name` from what describes it."""
         setattr(self, name, self.rebuilt[name].pack())
+
+    def prune(self, keep: Iterable[str] = ()) -> None:
+        """Drop parameters, buffers and submodules no node refers to; a float weight does not stay beside its codes.
+
+        Args:
+            keep: attributes to keep all the same.
+        """
+        used = {str(node.target) for node in self.graph.nodes if node.op in ("get_attr", "call_module")}
+        kept = {".".join(name.split(".")[:n]) for name in used for n in range(1, name.count(".") + 2)}
+        called = {str(node.target) for node in self.graph.nodes if node.op == "call_module"}
+        wanted = kept | set(keep)
+
+        stack: list[tuple[str, nn.Module]] = [("", self)]
+        while stack:
+            prefix, module = stack.pop()
+            for table in (module._parameters, module._buffers, module._modules):
+                for name in [name for name in table if prefix + name not in wanted]:
+                    del table[name]
+            stack.extend(
+                (f"{prefix}{name}.", child)
+                for name, child in module._modules.items()
+                if child is not None and prefix + name not in called and prefix + name not in keep
+            )
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, spec in self.rebuilt.items():
+            if hasattr(spec, "state"):
+                destination[f"{prefix}{name}"] = spec.state()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        given = {name: state_dict.pop(f"{prefix}{name}", None) for name in self.rebuilt}
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        for name, state in given.items():
+            spec = self.rebuilt[name]
+            if not hasattr(spec, "with_state"):
+                continue
+            if state is None:
+                missing_keys.append(f"{prefix}{name}")
+                continue
+            self.rebuilt[name] = spec.with_state(state)
+            self.pack(name)
+            state_dict[f"{prefix}{name}"] = state
 
     def _state(self) -> dict[str, Any]:
         """What a copy needs besides the graph: parameters, buffers, submodules, attributes; no packed weight."""
@@ -98,3 +154,20 @@ def _restore(
     made = _assemble(cls, _root(state), from_records(records), plan, rebuilt)
     made.meta = dict(meta)
     return made
+
+
+def state_bytes(module: nn.Module) -> int:
+    """Bytes of a module's state dict, each tensor once; quantized weights count a byte a code and their scales."""
+    seen: set[int] = set()
+    stack: list[Any] = list(module.state_dict().values())
+    total = 0
+    while stack:
+        value = stack.pop()
+        if isinstance(value, tuple | list):
+            stack.extend(value)
+        elif isinstance(value, torch.Tensor) and value.data_ptr() not in seen:
+            seen.add(value.data_ptr())
+            total += value.numel() * value.element_size()
+            if value.is_quantized and value.qscheme() == torch.per_channel_affine:
+                total += value.q_per_channel_scales().numel() * 16  # scale and zero point, 8 bytes each
+    return total

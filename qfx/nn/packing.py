@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -154,6 +154,22 @@ class PackedSpec:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Put the weight together again."""
         self.__dict__.update(state | {"weight": put_together(state["weight"])})
+
+    def state(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What a state dict keeps of it: the quantized weight and the bias."""
+        return self.weight, self.bias
+
+    def with_state(self, state: Any) -> PackedSpec:
+        """This spec with the weight and bias of a state dict; takes packed objects of the original's too.
+
+        Raises:
+            KernelError: the shapes differ.
+        """
+        weight, bias = state if isinstance(state, tuple) else unpack(state, self.kind, engine=self.engine)
+        if weight.shape != self.weight.shape:
+            shapes = f"{tuple(weight.shape)}, this layer {tuple(self.weight.shape)}"
+            raise KernelError(f"the state dict has a weight of shape {shapes}; build the model it was saved from")
+        return replace(self, weight=weight, bias=bias)
 
     def pack(self) -> Any:
         """Pack for the engine on this machine; the result is what ``torch.ops.quantized.*`` takes."""

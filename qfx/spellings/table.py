@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
+import torch
+
 from qfx.errors import ConfigError
 from qfx.ops import Op, QParamClass
 from qfx.spellings import aten, functions, modules
@@ -87,6 +89,8 @@ def opaque(target: Any) -> Op:
 
 @cache
 def _opaque(target: Any) -> Op:
+    if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        return Op(str(target), ("args*",), qparams=QParamClass.NEVER, opaque=True)
     name = target if isinstance(target, str) else getattr(target, "__qualname__", None) or str(target)
     return Op(str(name), ("args*",), qparams=QParamClass.NEVER, opaque=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,15 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str) -> str:
+def run(name: str, *arguments: str) -> str:
     environment = os.environ | {"COLUMNS": "120", "NO_COLOR": "1"}
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name], capture_output=True, text=True, env=environment, timeout=600, check=False
+        [sys.executable, EXAMPLES / name, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -31,6 +37,26 @@ def test_custom_pattern(capture: str) -> None:
         f"{capture}: not at mul_3: matched 2 of 2 nodes [mul_3, sigmoid_3], then: sigmoid_3 is also used by output"
         in out
     )
+
+
+def test_quantize_efficientnet() -> None:
+    out = run("01_quantize_efficientnet.py", "--crops", "40")
+    decibels, agreement = re.search(
+        r"40 crops of held-out pictures: ([\d.]+) dB, same top-1 class as float on ([\d.]+)%", out
+    ).groups()
+    assert float(decibels) > 16
+    assert float(agreement) > 80
+    assert "100.0% of computing nodes, 100.0% of multiply-accumulates" in out
+    assert "outputs identical" in out
+    assert out.count("held out") >= 4
+
+
+def test_digits() -> None:
+    out = run("02_digits.py")
+    found = {name: float(value) for name, value in re.findall(r"│ ([a-z0-9, ]+?) +│ ([\d.]+)%", out)}
+    assert found["float"] > 97
+    assert found["int8, native"] > found["float"] - 1
+    assert abs(found["int8, native"] - found["int8, reference"]) < 0.5
 
 
 def test_every_example_has_a_test() -> None:

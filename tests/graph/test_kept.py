@@ -98,3 +98,14 @@ def test_aliases_stay_aliases() -> None:
     for way in WAYS.values():
         other = way(gm)
         assert other.again is other.fc
+
+
+def test_prune_drops_what_no_node_refers_to() -> None:
+    gm = kept()
+    gm.unused = nn.Parameter(torch.zeros(3))
+    gm.spare = nn.Linear(2, 2)
+    gm.table = nn.Embedding(3, 2)
+    gm.prune(keep=["table"])
+    assert set(dict(gm.named_parameters())) == {"fc.weight", "fc.bias", "w", "table.weight"}
+    x = torch.randn(3, 4)
+    assert torch.equal(gm(x)["out"], copy.deepcopy(gm)(x)["out"])

@@ -325,3 +325,48 @@ def test_shapes_may_change_between_calls_and_channels_last_stays() -> None:
     x = X2.contiguous(memory_format=torch.channels_last)
     assert torch.equal(lowered(x), lowered(X2))
     assert lowered(x).is_contiguous(memory_format=torch.channels_last)
+
+
+def functional() -> nn.Module:
+    return net(
+        lambda m, x: F.linear(F.relu6(F.conv2d(x, m.a.weight)).mean([2, 3]), m.b.weight, m.b.bias) * 2,
+        a=nn.Conv2d(4, 4, 1),
+        b=nn.Linear(4, 3),
+    )
+
+
+def test_the_state_dict_has_the_packed_weights_and_loads_strictly() -> None:
+    model = functional()
+    _, first = both(model, X2)
+    other = copy.deepcopy(model)
+    other.a.weight.data.mul_(0.5)
+    _, second = both(other, X2 * 3)
+    state = copy.copy(first.state_dict())
+    assert {"_packed_weight_0", "_packed_weight_1"} <= set(state)
+    assert not torch.equal(first(X2), second(X2))
+    second.load_state_dict(state, strict=True)
+    assert torch.equal(first(X2), second(X2))
+    assert "_packed_weight_0" in state  # what was loaded is not changed
+    del state["_packed_weight_1"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*_packed_weight_1"):
+        second.load_state_dict(state, strict=True)
+
+
+def test_a_state_dict_of_another_model_is_refused() -> None:
+    _, first = both(functional(), X2)
+    wider = net(functional().function, a=nn.Conv2d(4, 4, 3), b=nn.Linear(4, 3))
+    _, second = both(wider, X2)
+    with pytest.raises(Exception, match=r"weight of shape \(4, 4, 3, 3\), this layer \(4, 4, 1, 1\)"):
+        first.load_state_dict(second.state_dict())
+
+
+def test_no_float_weight_stays_beside_its_codes() -> None:
+    _, lowered = both(functional(), X2)
+    assert [name for name, _ in lowered.named_parameters()] == []
+    assert {name for name, _ in lowered.named_buffers()} == {
+        n.target for n in lowered.graph.nodes if n.op == "get_attr"
+    } - {
+        "_packed_weight_0",
+        "_packed_weight_1",
+        "_constant_0",
+    }

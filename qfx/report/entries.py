@@ -1,0 +1,189 @@
+"""What became of every node, as data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.fx import Node
+
+from qfx.errors import ConfigError
+from qfx.graph import GraphView
+from qfx.graph.kept import KeptGraphModule
+from qfx.graph.provenance import origins
+from qfx.kernels.reference import overflow_risk
+
+Status = Literal["integer", "boundary", "float", "observed", "input", "output"]
+
+_RULE, _KERNEL, _OBSERVES = "qfx_rule", "qfx_kernel", "qfx_observes"
+_BOUNDARY = ("quantize_per_tensor", "quantize_per_channel", "dequantize")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One node.
+
+    Attributes:
+        node: its name in the graph.
+        op: what it computes, in the field's word.
+        status: ``integer`` (a kernel on codes), ``boundary`` (quantize, dequantize), ``float``, ``observed`` (an
+            observer), ``input``, ``output``.
+        kernel: the kernel, for integer nodes.
+        rule: the rule that made the node.
+        reasons: why it is float; empty for the rest.
+        notes: doubtful statistics, overflow risk.
+        stands_for: the user's nodes it stands for.
+        line: the user's source line of the last of them.
+        macs: multiply-accumulates, where the shape is known.
+    """
+
+    node: str
+    op: str
+    status: Status
+    kernel: str = ""
+    rule: str = ""
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    stands_for: tuple[str, ...] = ()
+    line: str = ""
+    macs: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as plain data."""
+        return asdict(self)
+
+
+class _Facts:
+    """The plan of a graph module; tables are empty where a stage has not run."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.float: dict[str, str] = plan.get("float", {})
+        self.unlowered: dict[str, list[str]] = plan.get("unlowered", {})
+        self.problems: dict[str, list[str]] = plan.get("problems", {})
+        self.shapes: dict[str, list[int]] = plan.get("shapes", {})
+        # A rewritten node is found again by the user's nodes it stands for.
+        self._by_origin = {
+            name: each for each in plan.get("instances", {}).values() for name in each.get("origins", ())
+        }
+
+    def instance(self, node: Node) -> dict[str, Any] | None:
+        """The instance of the plan a node belongs to."""
+        found = (self._by_origin.get(origin.name) for origin in origins(node))
+        return next((each for each in found if each is not None), None)
+
+
+def entries(gm: nn.Module) -> list[Entry]:
+    """One `Entry` for every node but constants.
+
+    Raises:
+        ConfigError: `gm` is none of the graph modules qfx returns.
+    """
+    if not isinstance(gm, KeptGraphModule):
+        raise ConfigError(f"explain and summary take what prepare_fx or convert_fx returned, got {type(gm).__name__}")
+    facts, view = _Facts(gm.plan), GraphView(gm)
+    return [_entry(view, node, facts) for node in gm.graph.nodes if node.op != "get_attr"]
+
+
+def _entry(view: GraphView, node: Node, facts: _Facts) -> Entry:
+    known = origins(node)
+    status, kernel = _status(view, node)
+    reasons: tuple[str, ...] = ()
+    if status == "float":
+        reasons = tuple(facts.unlowered.get(node.name, ())) or (_reason(node, facts),)
+    return Entry(
+        node=node.name,
+        op=view.read(node).op.name,
+        status=status,
+        kernel=kernel,
+        rule=node.meta.get(_RULE, ""),
+        reasons=reasons,
+        notes=_notes(view, node, facts),
+        stands_for=tuple(origin.name for origin in known),
+        line=next((origin.line for origin in reversed(known) if origin.line), ""),
+        macs=_macs(view, node, facts),
+    )
+
+
+def _status(view: GraphView, node: Node) -> tuple[Status, str]:
+    if node.op == "placeholder":
+        return "input", ""
+    if node.op == "output":
+        return "output", ""
+    if _OBSERVES in node.meta:
+        return "observed", ""
+    if _KERNEL in node.meta:
+        return "integer", str(node.meta[_KERNEL])
+    name = getattr(node.target, "__name__", str(node.target))
+    return ("boundary", "") if name in _BOUNDARY else ("float", "")
+
+
+def _reason(node: Node, facts: _Facts) -> str:
+    for name in (node.name, *(origin.name for origin in origins(node))):
+        if name in facts.float:
+            return facts.float[name]
+    if facts.instance(node) is not None:
+        return "to be quantized: a reference or prepared graph computes in float"
+    return "it computes no float tensor (a size, an index)"
+
+
+def _notes(view: GraphView, node: Node, facts: _Facts) -> tuple[str, ...]:
+    found, instance = [], facts.instance(node)
+    said = facts.problems.get(node.name) or (facts.problems.get(instance["anchor"]) if instance is not None else None)
+    if said:
+        found.append(f"its statistics are doubtful: {', '.join(said)}")
+    risk = risks(view, node, instance["codes"] if instance is not None else (None, None))
+    if risk is not None:
+        inside, beyond = risk
+        if inside > 1:
+            found.append(f"8-bit sums can overflow 16 bits on CPUs without VNNI ({inside:.2f} of what fits)")
+        elif beyond > 1:
+            found.append(
+                f"inputs beyond the observed range could overflow 16 bits without VNNI ({beyond:.2f} of what fits)"
+            )
+    return tuple(found)
+
+
+def weight_of(view: GraphView, node: Node) -> Any:
+    """The quantized weight an integer kernel multiplies with, or None."""
+    if node.op == "call_module":
+        module: Any = view.module(str(node.target))
+        weight = getattr(module, "weight", None)
+        found = weight() if callable(weight) else None
+        return found if found is not None and found.is_quantized and found.dim() > 1 else None
+    specs: Any = getattr(view.gm, "rebuilt", {})
+    for source in node.all_input_nodes:
+        spec = specs.get(str(source.target)) if source.op == "get_attr" else None
+        if spec is not None and hasattr(spec, "weight"):
+            return spec.weight
+    return None
+
+
+def risks(view: GraphView, node: Node, codes: tuple[int | None, int | None]) -> tuple[float, float] | None:
+    """(within the observed range, beyond it): the worst sum of two products as a share of what 16 bits hold."""
+    weight = weight_of(view, node) if _KERNEL in node.meta else None
+    if weight is None:
+        return None
+    low, high = (0 if codes[0] is None else codes[0]), (255 if codes[1] is None else codes[1])
+    axis = weight.q_per_channel_axis() if weight.qscheme() == torch.per_channel_affine else 0
+    integers = weight.int_repr().movedim(axis, 0)
+    return overflow_risk(integers, max(0, low), min(255, high)), overflow_risk(integers, 0, 255)
+
+
+def _macs(view: GraphView, node: Node, facts: _Facts) -> int | None:
+    """Multiply-accumulates of a weighted node, from the shape its observer saw."""
+    weight = weight_of(view, node) if _KERNEL in node.meta else None
+    if weight is None:
+        reading = view.read(node)
+        value = reading.input("w") if not reading.op.opaque and "w" in reading.op.names and reading.inputs else None
+        weight = getattr(value, "tensor", None)
+        if weight is None or weight.dim() < 2:
+            return None
+    instance = facts.instance(node)
+    shape = facts.shapes.get(instance["anchor"] if instance is not None else node.name)
+    if not shape:
+        return None
+    channels = shape[1] if len(shape) > 2 else shape[-1]
+    return math.prod(shape[1:]) // max(channels, 1) * int(weight.numel())

@@ -136,7 +136,7 @@ def summary(gm: nn.Module) -> Summary:
         ConfigError: `gm` is none of the graph modules qfx returns.
     """
     found = entries(gm)
-    nodes = Counter(entry.status for entry in found)
+    nodes: Counter[str] = Counter(entry.status for entry in found)
     counted = nodes["integer"] + sum(1 for e in found if e.status == "float" and _NO_TENSOR not in e.reasons[0])
     integer = sum(e.macs or 0 for e in found if e.status == "integer")
     total = sum(e.macs or 0 for e in found if e.status in ("integer", "float"))

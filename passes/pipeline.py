@@ -241,16 +241,13 @@ class Pipeline:
         return run_steps(gm, self.steps)
 
 
-def run_steps(
-    gm: GraphModule, steps: Sequence[Step], context: Context | None = None, *, recompile: bool = True
-) -> PassResult:
+def run_steps(gm: GraphModule, steps: Sequence[Step], context: Context | None = None) -> PassResult:
     """Run passes in order on a graph module, in place; dead code and lint once a pass, recompile once.
 
     Args:
         gm: what is changed.
         steps: the passes.
         context: shared with earlier runs on the same graph module.
-        recompile: generate code at the end; a caller that changes more leaves it for later.
 
     Raises:
         PassError: a pass failed in a way it did not foresee; names the passes that had run.
@@ -272,7 +269,7 @@ def run_steps(
             changed = True
             drop_dead_code(gm, context)
             gm.graph.lint()
-    if changed and recompile:
+    if changed:
         gm.recompile()
     return PassResult(gm, changed)
 

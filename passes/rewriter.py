@@ -243,11 +243,15 @@ class Rewriter:
     def drop_orphans(self) -> None:
         """Delete submodules whose last caller was erased."""
         if self.orphans:
-            used = {str(n.target) for n in self.gm.graph.nodes if n.op in ("call_module", "get_attr")}
+            used: set[str] = set()
+            for node in self.gm.graph.nodes:
+                path = str(node.target) if node.op in ("call_module", "get_attr") else ""
+                while path and path not in used:  # and every module on the way to it
+                    used.add(path)
+                    path = path.rpartition(".")[0]
             for target in sorted(self.orphans - used):
-                if not any(u.startswith(f"{target}.") for u in used):
-                    self.gm.delete_submodule(target)
-                    self.view.forget_module(target)
+                self.gm.delete_submodule(target)
+                self.view.forget_module(target)
             self.orphans.clear()
 
     # -- details ---------------------------------------------------------------------------------------------------

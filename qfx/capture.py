@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +10,8 @@ from torch.fx import Graph, GraphModule, Node, Tracer
 from torch.fx.proxy import TraceError
 
 from qfx.errors import CaptureError, ModelStateError
-from qfx.graph.copying import copied
+from qfx.graph.copying import copied, copied_tables
+from qfx.graph.kept import DraftGraphModule
 from qfx.graph.provenance import LINE_KEY, stamp, user_line
 
 # Modules whose training mode changes what they compute; quantizing such a model would freeze a random or moving value.
@@ -45,7 +45,12 @@ class CaptureTracer(Tracer):
 
 
 def capture(
-    model: nn.Module, *, skipped_names: Iterable[str] = (), skipped_classes: Iterable[type] = (), inference: bool = True
+    model: nn.Module,
+    *,
+    skipped_names: Iterable[str] = (),
+    skipped_classes: Iterable[type] = (),
+    inference: bool = True,
+    draft: bool = False,
 ) -> GraphModule:
     """Trace a copy of `model` into a graph module.
 
@@ -54,6 +59,7 @@ def capture(
         skipped_names: qualified names of submodules to keep whole (not traced into).
         skipped_classes: classes to keep whole.
         inference: refuse batch norm and dropout in training mode.
+        draft: the result is edited next, not run: generate no code for it.
 
     Returns:
         A graph module that shares nothing with `model`; every node carries its origin.
@@ -72,11 +78,10 @@ def capture(
     if isinstance(model, GraphModule):
         gm = copied(model)
         stamp(gm)
-        return gm
-    own = copy.deepcopy(model)
+        return DraftGraphModule.adopt(gm, {}) if draft else gm
     tracer = CaptureTracer(skipped_names, skipped_classes)
     try:
-        graph: Graph = tracer.trace(own)
+        graph: Graph = tracer.trace(model)
     except (
         TraceError,
         TypeError,
@@ -88,8 +93,11 @@ def capture(
         KeyError,
     ) as error:
         raise CaptureError(_explain(model, tracer, error)) from error
-    gm = GraphModule(own, graph, type(model).__name__)
-    gm.train(model.training)
+    gm = (DraftGraphModule if draft else GraphModule)(model, graph, type(model).__name__)
+    # The constructor shares what the graph refers to with the model; here it becomes our own.
+    tables = {name: gm.__dict__[name] for name in ("_parameters", "_buffers", "_modules")}
+    gm.__dict__.update(copied_tables(tables, {}))
+    gm.training = model.training
     stamp(gm)
     return gm
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import Any
 
@@ -10,14 +9,17 @@ from torch.fx import GraphModule, Node
 
 from qfx import ops
 from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
+from qfx.api.pause import no_collections
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError, DowngradeError
+from qfx.graph.kept import DraftGraphModule
 from qfx.passes.convert import convert
 from qfx.passes.lower.native import NATIVE
 from qfx.passes.lower.native.weighted import KERNEL_KEY
 from qfx.passes.pipeline import Context, Pipeline, drop_dead_code, run_steps
 
 
+@no_collections()
 def convert_to_reference_fx(
     graph_module: GraphModule,
     convert_custom_config: ConvertCustomConfig | dict[str, Any] | None = None,
@@ -54,6 +56,14 @@ def convert_to_reference_fx(
         >>> qfx.convert_to_reference_fx(prepared)(x).shape
         torch.Size([8, 4])
     """
+    gm = _reference(graph_module, convert_custom_config, qconfig_mapping, strict)
+    return _finished(gm)
+
+
+def _reference(
+    graph_module: GraphModule, convert_custom_config: Any, qconfig_mapping: Any, strict: bool
+) -> DraftGraphModule:
+    """The reference graph, not yet compiled."""
     if not isinstance(graph_module, ObservedGraphModule):
         raise ConfigError(
             f"convert takes what prepare_fx returned, got {type(graph_module).__name__}; "
@@ -68,7 +78,7 @@ def convert_to_reference_fx(
     )
     if custom.observed_to_quantized_mapping:
         raise ConfigError("observed_to_quantized_mapping is not built yet; see docs/roadmap.md")
-    gm = copy.deepcopy(graph_module)
+    gm = graph_module.draft()
     context = Context.of(gm)
     converted = convert(context, gm.plan["instances"])
     drop_dead_code(gm, context)
@@ -85,8 +95,13 @@ def convert_to_reference_fx(
     plan["preserved"] = _preserved(graph_module, custom)
     for name in custom.preserved_attributes:
         setattr(gm, name, getattr(graph_module, name))
-    made = QuantizedGraphModule.adopt(gm, plan)
-    made.prune(_preserved(graph_module, custom))
+    gm.plan = plan
+    return gm
+
+
+def _finished(gm: DraftGraphModule) -> QuantizedGraphModule:
+    gm.prune(gm.plan["preserved"])
+    made = QuantizedGraphModule.adopt(gm)
     assert isinstance(made, QuantizedGraphModule)
     return made
 
@@ -98,6 +113,7 @@ def _preserved(prepared: ObservedGraphModule, custom: ConvertCustomConfig) -> li
 TARGETS = ("native", "reference")
 
 
+@no_collections()
 def convert_fx(
     graph_module: GraphModule,
     convert_custom_config: ConvertCustomConfig | dict[str, Any] | None = None,
@@ -143,19 +159,16 @@ def convert_fx(
         raise ConfigError(f"there is no target {chosen!r}; use one of {', '.join(TARGETS)}")
     if keep_original_weights:
         raise ConfigError("keep_original_weights is not built yet; see docs/roadmap.md")
-    gm = convert_to_reference_fx(
-        graph_module, convert_custom_config, _remove_qconfig, qconfig_mapping, backend_config, strict=strict
-    )
+    gm = _reference(graph_module, convert_custom_config, qconfig_mapping, strict)
     if chosen == "reference":
-        return gm
+        return _finished(gm)
     context = Context.of(gm)
     run_steps(gm, Pipeline("lower", NATIVE, given=frozenset({"converted"})).steps, context)
-    gm.prune(gm.plan["preserved"])
     _report(gm, context, strict)
-    return gm
+    return _finished(gm)
 
 
-def _report(gm: QuantizedGraphModule, context: Context, strict: bool) -> None:
+def _report(gm: DraftGraphModule, context: Context, strict: bool) -> None:
     kernels = {node.name: node.meta[KERNEL_KEY] for node in gm.graph.nodes if KERNEL_KEY in node.meta}
     misses: dict[str, list[str]] = {}
     for log in context.logs:

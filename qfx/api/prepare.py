@@ -9,6 +9,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from qfx.api.modules import FusedGraphModule, ObservedGraphModule
+from qfx.api.pause import no_collections
 from qfx.api.stages import with_passes
 from qfx.capture import capture
 from qfx.config import (
@@ -33,6 +34,7 @@ from qfx.passes.observe import observe
 from qfx.passes.pipeline import Context, Pipeline, Step, run_steps
 
 
+@no_collections()
 def prepare_fx(
     model: nn.Module,
     qconfig_mapping: QConfigMapping | dict[str, Any],
@@ -84,12 +86,15 @@ def prepare_fx(
         raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
     _refuse_unbuilt(custom, _equalization_config)
     gm = capture(
-        model, skipped_names=custom.non_traceable_module_names, skipped_classes=custom.non_traceable_module_classes
+        model,
+        skipped_names=custom.non_traceable_module_names,
+        skipped_classes=custom.non_traceable_module_classes,
+        draft=True,
     )
     choose(gm, mapping)
     _check_unused(gm, mapping, strict)
     context = Context.of(gm)
-    run_steps(gm, Pipeline("prepare", with_passes(passes)).steps, context, recompile=False)
+    run_steps(gm, Pipeline("prepare", with_passes(passes)).steps, context)
     found, sites = _annotate(context, backend, mapping, example_inputs)
     plan = _plan(found, sites) | {"bytes_before": state_bytes(model), "preserved": custom.preserved_attributes}
     observe(context, sites)
@@ -172,6 +177,7 @@ def _as(cls: type[Any], value: Any, name: str) -> Any:
     raise ConfigError(f"{name} is a {cls.__name__} or its dictionary, got {type(value).__name__}")
 
 
+@no_collections()
 def fuse_fx(
     model: nn.Module,
     fuse_custom_config: FuseCustomConfig | dict[str, Any] | None = None,
@@ -199,8 +205,8 @@ def fuse_fx(
     """
     custom = _as(FuseCustomConfig, fuse_custom_config, "fuse_custom_config") or FuseCustomConfig()
     _as(BackendConfig, backend_config, "backend_config")
-    gm = capture(model)
-    run_steps(gm, Pipeline("fuse", with_passes(passes)).steps, recompile=False)
+    gm = capture(model, draft=True)
+    run_steps(gm, Pipeline("fuse", with_passes(passes)).steps)
     _preserve(model, gm, custom.preserved_attributes)
     made = FusedGraphModule.adopt(gm)
     assert isinstance(made, FusedGraphModule)

@@ -1,11 +1,21 @@
-"""Copying a graph module."""
+"""Copying modules and graph modules: everything that could change, and nothing else.
+
+``copy.deepcopy`` spends most of its time on what cannot change (sizes, names, functions). Layers of torch and of ours
+keep nothing but tensors, submodules and such values, so for them a copy of the tables and the tensors is a deep copy.
+"""
 
 from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
+import torch
+from torch import nn
 from torch.fx import GraphModule
+
+_PLAIN_NAMESPACES = ("torch.nn.modules.", "qfx.nn.intrinsic.fused", "qfx.observers.")
+_TABLES = ("_parameters", "_buffers", "_modules")
 
 
 def copied(gm: GraphModule) -> GraphModule:
@@ -17,3 +27,59 @@ def copied(gm: GraphModule) -> GraphModule:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
         return copy.deepcopy(gm)
+
+
+def copied_module(module: nn.Module, memo: dict[int, Any]) -> Any:
+    """A deep copy of a module; `memo` keeps aliases (tied weights, a module under two names) aliases."""
+    known = memo.get(id(module))
+    if known is not None:
+        return known
+    kind = type(module)
+    plain = kind is nn.Module or kind.__module__.startswith(_PLAIN_NAMESPACES)
+    if not plain or "__deepcopy__" in kind.__dict__:
+        return copy.deepcopy(module, memo)
+    made = kind.__new__(kind)
+    memo[id(module)] = made
+    made.__dict__ = {key: _value(key, value, memo) for key, value in module.__dict__.items()}
+    return made
+
+
+def copied_tensor(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
+    """A copy of a parameter or buffer, in its memory format."""
+    known = memo.get(id(tensor))
+    if known is not None:
+        return known  # type: ignore[no-any-return]
+    if type(tensor) is nn.Parameter and not tensor.__dict__:
+        made: torch.Tensor = nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
+    elif type(tensor) is torch.Tensor and not tensor.requires_grad and not tensor.is_quantized:
+        made = tensor.clone()
+    else:
+        made = copy.deepcopy(tensor, memo)
+    memo[id(tensor)] = made
+    return made
+
+
+def copied_tables(tables: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+    """The state of a module (its ``__dict__``), copied."""
+    return {key: _value(key, value, memo) for key, value in tables.items()}
+
+
+_ATOMS = (int, float, str, bool, type(None), torch.dtype, torch.qscheme, torch.device, type)
+
+
+def _value(key: str, value: Any, memo: dict[int, Any]) -> Any:
+    if key in _TABLES:
+        return {name: _entry(entry, memo) for name, entry in value.items()}
+    if isinstance(value, _ATOMS):
+        return value
+    if isinstance(value, dict | set | list) and not value:
+        return type(value)()
+    if isinstance(value, tuple) and all(isinstance(item, _ATOMS) for item in value):
+        return value
+    return copy.deepcopy(value, memo)
+
+
+def _entry(entry: Any, memo: dict[int, Any]) -> Any:
+    if isinstance(entry, nn.Module):
+        return copied_module(entry, memo)
+    return copied_tensor(entry, memo) if isinstance(entry, torch.Tensor) else entry

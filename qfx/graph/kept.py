@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
+from qfx.graph.copying import copied_tables
 from qfx.graph.portable import Record, from_records, ours, to_records
 
 
@@ -27,15 +28,29 @@ class KeptGraphModule(GraphModule):
 
     @classmethod
     def adopt(cls, gm: GraphModule, plan: dict[str, Any] | None = None) -> KeptGraphModule:
-        """A module of this class with the graph and the submodules of `gm` (shared, not copied)."""
+        """A module of this class with the graph, the submodules and the packed weights of `gm` (shared, not copied)."""
         rebuilt = dict(getattr(gm, "rebuilt", {}))
-        made = _assemble(cls, gm, gm.graph, plan if plan is not None else dict(getattr(gm, "plan", {})), rebuilt)
+        made = _assemble(cls, gm, gm.graph, plan if plan is not None else dict(getattr(gm, "plan", {})))
+        made.rebuilt = rebuilt
+        for name in rebuilt:
+            made._put(name, getattr(gm, name))
         made.meta = dict(gm.meta)
+        return made
+
+    def draft(self) -> DraftGraphModule:
+        """A deep copy to be edited; it generates no code until it is adopted by another class."""
+        made = self._copied_as(DraftGraphModule, {})
+        assert isinstance(made, DraftGraphModule)
         return made
 
     def pack(self, name: str) -> None:
         """Make the packed attribute `name` from what describes it."""
-        setattr(self, name, self.rebuilt[name].pack())
+        self._put(name, self.rebuilt[name].pack())
+
+    def _put(self, name: str, value: Any) -> None:
+        # The constructor makes a buffer of every tensor the graph fetches; a packed one is no state.
+        self._buffers.pop(name, None)
+        setattr(self, name, value)
 
     def prune(self, keep: Iterable[str] = ()) -> None:
         """Drop parameters, buffers and submodules no node refers to; a float weight does not stay beside its codes.
@@ -98,18 +113,38 @@ class KeptGraphModule(GraphModule):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeptGraphModule:
         """A copy with its own submodules, graph, plan and freshly packed weights."""
-        state = copy.deepcopy(self._state(), memo)
-        graph = copy.deepcopy(self.graph, memo)
-        plan, rebuilt = copy.deepcopy(self.plan, memo), copy.deepcopy(self.rebuilt, memo)
-        made = _assemble(_class(self), _root(state), graph, plan, rebuilt)
-        made.meta = copy.deepcopy(self.meta, memo)
+        made = self._copied_as(_class(self), memo)
         memo[id(self)] = made
         return made
+
+    def _copied_as(self, cls: type[Any], memo: dict[int, Any]) -> KeptGraphModule:
+        state = copied_tables(self._state(), memo)
+        made = _assemble(cls, _root(state), copy.deepcopy(self.graph, memo), copy.deepcopy(self.plan, memo))
+        made.repack(copy.deepcopy(self.rebuilt, memo))
+        made.meta = copy.deepcopy(self.meta, memo)
+        return made
+
+    def repack(self, rebuilt: dict[str, Any]) -> None:
+        """Take over what packed attributes are made from, and make them."""
+        self.rebuilt = rebuilt
+        for name in rebuilt:
+            self.pack(name)
 
     def __reduce__(self) -> Any:
         """Pickle the graph as records: torch would trace its code again and lose names and metadata."""
         records = to_records(self.graph)
         return (_restore, (_class(self), self._state(), records, self.plan, self.rebuilt, ours(self.meta)))
+
+
+class DraftGraphModule(KeptGraphModule):
+    """A graph module between two public ones: edited, never run, so no code is generated for it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.plan, self.rebuilt = {}, {}
+
+    def recompile(self) -> Any:
+        """Nothing: whoever adopts the graph generates the code."""
 
 
 def _class(module: GraphModule) -> type[Any]:
@@ -123,12 +158,12 @@ def _root(state: dict[str, Any]) -> nn.Module:
     return root
 
 
-def _assemble(
-    cls: type[Any], root: nn.Module, graph: Graph, plan: dict[str, Any], rebuilt: dict[str, Any]
-) -> KeptGraphModule:
-    for name in rebuilt:
-        # The constructor copies what the graph refers to, so it must find something there.
-        root.__dict__.setdefault(name, None)
+def _assemble(cls: type[Any], root: nn.Module, graph: Graph, plan: dict[str, Any]) -> KeptGraphModule:
+    for node in graph.find_nodes(op="get_attr"):
+        # The constructor copies what the graph refers to, so it must find something there, packed or not.
+        name = str(node.target)
+        if "." not in name and not hasattr(root, name):
+            root.__dict__[name] = None
     made: KeptGraphModule = cls(root, graph, cls.__name__)
     for table in ("_parameters", "_buffers", "_modules"):
         for name, value in root.__dict__[table].items():
@@ -137,9 +172,7 @@ def _assemble(
         if name not in made.__dict__ and not name.startswith("_"):
             made.__dict__[name] = value
     made.training = root.training
-    made.plan, made.rebuilt = plan, rebuilt
-    for name in rebuilt:
-        made.pack(name)
+    made.plan, made.rebuilt = plan, {}
     return made
 
 
@@ -151,7 +184,8 @@ def _restore(
     rebuilt: dict[str, Any],
     meta: dict[str, Any],
 ) -> KeptGraphModule:
-    made = _assemble(cls, _root(state), from_records(records), plan, rebuilt)
+    made = _assemble(cls, _root(state), from_records(records), plan)
+    made.repack(rebuilt)
     made.meta = dict(meta)
     return made
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from qfx.errors import PatternError, QfxError
 from qfx.ops import Op
-from qfx.patterns.terms import AnyOf, Anything, Capture, Const, OpTerm, Term
+from qfx.patterns.terms import AnyOf, Capture, Const, OpTerm, Term, heads_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,6 @@ class Pattern:
         names: every name a match binds (captures, ``.named``, tags).
         line: ``file:line`` of the function.
         roots: ops the anchor may be; None when it may be anything.
-        needs: for an early no: each set must intersect the ops of the anchor's producers.
         size: number of op terms; longer patterns are tried first.
     """
 
@@ -35,18 +34,6 @@ class Pattern:
     roots: frozenset[Op] | None
     size: int
     uses: dict[str, int]
-
-    def needs(self, root: Op) -> tuple[frozenset[Op], ...]:
-        """Sets of producer ops without which no branch with this root can match."""
-        branches = [term for term in _branches(self.anchor) if isinstance(term, OpTerm) and term.op is root]
-        if len(branches) != 1:
-            return ()
-        needed = []
-        for term in branches[0].inputs:
-            kinds = _roots(term) if isinstance(term, OpTerm | AnyOf) else None
-            if kinds is not None:
-                needed.append(kinds)
-        return tuple(needed)
 
 
 def pattern(function: Callable[..., Any]) -> Pattern:
@@ -124,7 +111,7 @@ def from_term(name: str, anchor: Any, line: str, captures: list[Capture]) -> Pat
                 "give it the default None or use it in every branch"
             )
     names = frozenset(bound | set(counts))
-    return Pattern(name, anchor, tuple(c.name for c in captures), names, line, _roots(anchor), size, counts)
+    return Pattern(name, anchor, tuple(c.name for c in captures), names, line, heads_of(anchor), size, counts)
 
 
 def walk(term: Any) -> Iterator[Any]:
@@ -141,25 +128,6 @@ def walk(term: Any) -> Iterator[Any]:
                 stack.extend(value for _, value in each.attrs)
             elif isinstance(each, AnyOf):
                 stack.extend(branch for _, branch in each.branches)
-
-
-def _branches(term: Any) -> Iterator[Any]:
-    stack = [term]
-    while stack:
-        each = stack.pop()
-        if isinstance(each, AnyOf):
-            stack.extend(branch for _, branch in reversed(each.branches))
-        else:
-            yield each
-
-
-def _roots(term: Any) -> frozenset[Op] | None:
-    found = set()
-    for branch in _branches(term):
-        if isinstance(branch, Capture | Anything) or not isinstance(branch, OpTerm):
-            return None
-        found.add(branch.op)
-    return frozenset(found)
 
 
 def _always_bound(anchor: Any) -> set[str]:

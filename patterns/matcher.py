@@ -142,12 +142,19 @@ class _Search:
         if refused is not None:
             return self.fail(refused)
         alternatives = []
-        for name, branch in term.branches:
+        op = self.view.read(value).op if isinstance(value, Node) else None
+        for (name, branch), heads in zip(term.branches, term.heads, strict=True):
+            if heads is not None and op not in heads:
+                continue  # its first step would say no
             after: Goals = rest
             if term.tag is not None:
                 found = name if not term.binds_node else (_UNBOUND if name == "with" else None)
                 after = (_Bind(term.tag, found), value, rest)
             alternatives.append((branch, value, after))
+        if not alternatives:
+            expected = sorted({str(head) for heads in term.heads for head in heads or ()})
+            shown = f"{op} at {value}" if op is not None else repr(value)
+            return self.fail(Reject(lambda: f"expected {' or '.join(expected)}, found {shown}", value))
         mark = len(self.trail)
         self.choices.extend((goals, mark) for goals in reversed(alternatives[1:]))
         return alternatives[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -151,6 +151,38 @@ class AnyOf(Term):
     branches: tuple[tuple[str, Any], ...] = ()
     tag: str | None = None
     binds_node: bool = False
+    heads: tuple[frozenset[Op] | None, ...] = field(init=False, default=())
+    """For each branch the ops it can start with, or None where it can start with anything."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heads", tuple(heads_of(branch) for _, branch in self.branches))
+
+
+def branches_of(term: Any) -> Iterator[Any]:
+    """What `term` may be, alternatives inside alternatives laid out flat, in order."""
+    stack = [term]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, AnyOf):
+            stack.extend(branch for _, branch in reversed(each.branches))
+        else:
+            yield each
+
+
+def heads_of(term: Any) -> frozenset[Op] | None:
+    """The ops a match of `term` can start with; None when it may be anything, or something that is no op call."""
+    found: set[Op] = set()
+    if isinstance(term, AnyOf) and term.heads:
+        for heads in term.heads:
+            if heads is None:
+                return None
+            found |= heads
+        return frozenset(found)
+    for branch in branches_of(term):
+        if not isinstance(branch, OpTerm):
+            return None
+        found.add(branch.op)
+    return frozenset(found)
 
 
 def any_of(*, tag: str | None = None, **branches: Any) -> AnyOf:

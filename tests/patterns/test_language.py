@@ -104,7 +104,6 @@ def test_a_pattern_knows_its_names_and_roots() -> None:
     assert p.names == {"x", "w", "b", "fc", "relu"}
     assert p.roots == {ops.relu, ops.linear}
     assert p.size == 2
-    assert p.needs(ops.relu) == (frozenset({ops.linear}),)
 
 
 def chain(*targets: Any) -> GraphView:

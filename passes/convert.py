@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from qfx import dtypes
 from qfx.graph import Param
@@ -63,22 +65,42 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     return found
 
 
+def observers(gm: GraphModule) -> Iterator[nn.Module]:
+    """The modules of observer nodes."""
+    for node in gm.graph.nodes:
+        if KEY in node.meta:
+            yield gm.get_submodule(str(node.target))
+
+
 class _Solved:
     """Parameters of each observer, worked out once however many values it observes."""
 
     def __init__(self) -> None:
-        self._known: dict[int, QParams] = {}
+        # The observer is held too: the id of a dead one could be given to the next.
+        self._known: dict[int, tuple[QParams, list[str], Any]] = {}
 
     def of(self, observer: Any) -> QParams:
+        return self._once(observer)[0]
+
+    def problems(self, observer: Any) -> list[str]:
+        return self._once(observer)[1]
+
+    def _once(self, observer: Any) -> tuple[QParams, list[str], Any]:
         found = self._known.get(id(observer))
         if found is None:
-            found = self._known[id(observer)] = qparams_of(observer)
+            problems = problems_of(observer)
+            found = self._known[id(observer)] = (qparams_of(observer, problems), problems, observer)
         return found
 
 
-def qparams_of(observer: Any) -> QParams:
+def problems_of(observer: Any) -> list[str]:
+    """What makes an observer's statistics doubtful; a user's own class need not know."""
+    return observer.problems() if hasattr(observer, "problems") else []
+
+
+def qparams_of(observer: Any, problems: list[str]) -> QParams:
     """The parameters any observer arrived at, ours or a user's."""
-    if "never ran" in (observer.problems() if hasattr(observer, "problems") else ()):
+    if "never ran" in problems:
         # What the original gives too; it warns for each, here convert says it once for all.
         scale, zero_point = torch.ones(1), torch.zeros(1, dtype=torch.int)
     else:
@@ -116,13 +138,14 @@ def _replace(context: Context, node: Node, solved: _Solved, names: _Names, found
     observer: Any = context.view.module(str(node.target))
     source = context.view.value(value)
     if isinstance(source, Param) and not getattr(observer, "batches", 1):
+        observer = copy.deepcopy(observer)  # the prepared model keeps its own as it is
         observer(source.tensor)  # a weight needs no calibration data
     found.shapes[value.name] = list(getattr(observer, "seen_shape", ()))
     if not dtypes.is_integer(observer.dtype):
         found.unquantized[value.name] = f"{observer.dtype} has no quantized form here"
         _splice(context, node, value)
         return
-    problems = observer.problems() if hasattr(observer, "problems") else []
+    problems = solved.problems(observer)
     if problems:
         found.problems[value.name] = problems
     qparams = solved.of(observer)
@@ -187,7 +210,7 @@ def _reference(context: Context, root: Node, qconfig: Any, done: set[int], paths
 
 def weight_qparams(observer: Any) -> dict[str, Any]:
     """What a reference module is told of its weight."""
-    qparams = qparams_of(observer)
+    qparams = qparams_of(observer, problems_of(observer))
     per_channel = qparams.axis is not None
     symmetric = {
         torch.per_tensor_symmetric: torch.per_tensor_affine,

@@ -60,6 +60,7 @@ class Rewriter:
         self._match: Match | None = None
         self._anchor: Node | None = None
         self._near: tuple[Node, ...] = ()
+        self._meta: dict[str, Any] | None = None
 
     # -- what rules call -------------------------------------------------------------------------------------------
     def call(self, target: Op | Callable[..., Any], *inputs: Any, **attrs: Any) -> Node:
@@ -167,18 +168,18 @@ class Rewriter:
     # -- what the driver calls -------------------------------------------------------------------------------------
     def begin(self, match: Match) -> None:
         """Start editing at a match."""
-        self._match, self._anchor, self._near = match, match.anchor, match.nodes
+        self._match, self._anchor, self._near, self._meta = match, match.anchor, match.nodes, None
         self.created, self._undo = [], []
 
     @contextmanager
     def at(self, anchor: Node, near: Iterable[Node] = ()) -> Any:
         """Edit before `anchor` without a match: for passes that walk the graph themselves."""
-        before = (self._match, self._anchor, self._near)
-        self._match, self._anchor, self._near = None, anchor, tuple(near) or (anchor,)
+        before = (self._match, self._anchor, self._near, self._meta)
+        self._match, self._anchor, self._near, self._meta = None, anchor, tuple(near) or (anchor,), None
         try:
             yield self
         finally:
-            self._match, self._anchor, self._near = before
+            self._match, self._anchor, self._near, self._meta = before
 
     def rollback(self) -> None:
         """Undo everything since `begin`."""
@@ -332,13 +333,19 @@ class Rewriter:
             name = str(target).replace(".", "_")
         with graph.inserting_before(self._anchor):
             node = graph.create_node(kind, target, tuple(args), kwargs, name)
-        node.meta = {k: v for k, v in self._anchor.meta.items() if k not in _OF_ONE_NODE}
-        node.meta[KEY] = merged(n for n in reversed(self._near) if self.view.read(n).op not in _BOUNDARY) or merged(
-            (self._anchor,)
-        )
+        if self._meta is None:
+            self._meta = self._inherited(self._anchor)
+        node.meta = dict(self._meta)
         self.created.append(node)
         self.view.created(node, self._anchor)
         return node
+
+    def _inherited(self, anchor: Node) -> dict[str, Any]:
+        """Metadata of nodes made here: the anchor's, and where all matched nodes came from."""
+        meta = {key: value for key, value in anchor.meta.items() if key not in _OF_ONE_NODE}
+        inner = (node for node in reversed(self._near) if self.view.read(node).op not in _BOUNDARY)
+        meta[KEY] = merged(inner) or merged((anchor,))
+        return meta
 
 
 def tensor_of(gm: GraphModule, node: Node) -> torch.Tensor:

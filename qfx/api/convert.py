@@ -13,7 +13,7 @@ from qfx.api.pause import no_collections
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError, DowngradeError
 from qfx.graph.kept import DraftGraphModule
-from qfx.passes.convert import convert
+from qfx.passes.convert import convert, observers
 from qfx.passes.lower.native import NATIVE
 from qfx.passes.lower.native.weighted import KERNEL_KEY
 from qfx.passes.pipeline import Context, Pipeline, drop_dead_code, run_steps
@@ -78,7 +78,7 @@ def _reference(
     )
     if custom.observed_to_quantized_mapping:
         raise ConfigError("observed_to_quantized_mapping is not built yet; see docs/roadmap.md")
-    gm = graph_module.draft()
+    gm = graph_module.draft(shared=observers(graph_module))
     context = Context.of(gm)
     converted = convert(context, gm.plan["instances"])
     drop_dead_code(gm, context)

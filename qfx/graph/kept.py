@@ -37,9 +37,13 @@ class KeptGraphModule(GraphModule):
         made.meta = dict(gm.meta)
         return made
 
-    def draft(self) -> DraftGraphModule:
-        """A deep copy to be edited; it generates no code until it is adopted by another class."""
-        made = self._copied_as(DraftGraphModule, {})
+    def draft(self, shared: Iterable[nn.Module] = ()) -> DraftGraphModule:
+        """A deep copy to be edited; it generates no code until it is adopted by another class.
+
+        Args:
+            shared: submodules the editing only reads; they are not copied.
+        """
+        made = self._copied_as(DraftGraphModule, {id(module): module for module in shared})
         assert isinstance(made, DraftGraphModule)
         return made
 

@@ -13,7 +13,16 @@ from torch._jit_internal import is_scripting
 from qfx.errors import ConfigError
 from qfx.nn.errors import InputError, ModuleTypeError
 from qfx.nn.packing import PackedSpec
-from qfx.nn.quantized.module import PackedModule, blank_weight, check_rank, fits, refuse_devices, scale_tensor, take
+from qfx.nn.quantized.module import (
+    PackedModule,
+    blank_weight,
+    check_rank,
+    fits,
+    refuse_devices,
+    scale_tensor,
+    take,
+    unpacked,
+)
 from qfx.nn.sizes import LAYOUTS, numeric_padding, sizes
 from qfx.nn.weights import observed_weight, output_qparams
 
@@ -218,7 +227,8 @@ class _ConvBase(PackedModule):
         if hasattr(mod, "weight_fake_quant") and not hasattr(mod, "activation_post_process"):
             raise ModuleTypeError(f"{cls.__name__}.from_float: Input QAT module must have observer attached")
         conv, weight, bias = observed_weight(cls, mod, cls._float_modules(), use_precomputed_fake_quant)
-        made = cls._like(conv, engine)
+        with unpacked():
+            made = cls._like(conv, engine)
         made._hold(weight, bias)
         observer = getattr(mod, "activation_post_process", None)
         if observer is not None and observer.dtype not in (torch.float, torch.float32):
@@ -241,7 +251,8 @@ class _ConvBase(PackedModule):
             KernelError: the engine does not take this weight.
         """
         reference = cls._weighted_part(ref_qconv)
-        made = cls._like(reference, engine)
+        with unpacked():
+            made = cls._like(reference, engine)
         made._hold(reference.get_quantized_weight(), reference.bias)
         made.scale, made.zero_point = float(output_scale), int(output_zero_point)
         return made

@@ -11,7 +11,7 @@ from torch._jit_internal import is_scripting
 
 from qfx.errors import ConfigError
 from qfx.nn.packing import PackedSpec
-from qfx.nn.quantized.module import PackedModule, WeightedQuantizedModule, blank_weight, fits, scale_tensor, take
+from qfx.nn.quantized.module import PackedModule, WeightedQuantizedModule, blank_weight, fits, scale_tensor, take, unpacked
 from qfx.nn.weights import observed_weight, output_qparams
 
 
@@ -262,7 +262,8 @@ class Linear(WeightedQuantizedModule):
             ConfigError: the weight observer is not one of int8.
         """
         linear, weight, bias = observed_weight(cls, mod, cls._float_modules(), use_precomputed_fake_quant)
-        made = cls._like(linear, mod, engine)
+        with unpacked():
+            made = cls._like(linear, mod, engine)
         made._packed_params._hold(weight, bias)
         made.scale, made.zero_point = output_qparams(mod, cls.__name__)
         return made
@@ -282,7 +283,8 @@ class Linear(WeightedQuantizedModule):
             KernelError: the engine does not take this weight.
         """
         reference = cls._weighted_part(ref_qlinear)
-        made = cls._like(reference, ref_qlinear, engine)
+        with unpacked():
+            made = cls._like(reference, ref_qlinear, engine)
         made._packed_params._hold(reference.get_quantized_weight(), reference.bias)
         made.scale, made.zero_point = float(output_scale), int(output_zero_point)
         return made

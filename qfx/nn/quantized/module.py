@@ -3,6 +3,9 @@
 No ``from __future__ import annotations`` here: TorchScript reads the annotations of attributes as objects.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +41,20 @@ def refuse_devices(owner: str, device: Any) -> None:
 def blank_weight(*shape: int) -> torch.Tensor:
     """An int8 weight of zeros, for a module that waits for ``set_weight_bias`` or ``load_state_dict``."""
     return torch._make_per_tensor_quantized_tensor(torch.zeros(shape, dtype=torch.int8), 1.0, 0)
+
+
+_making = threading.local()
+
+
+@contextmanager
+def unpacked() -> Iterator[None]:
+    """Modules made inside the block pack nothing: whoever makes them gives them their real weight next."""
+    before = getattr(_making, "unpacked", False)
+    _making.unpacked = True
+    try:
+        yield
+    finally:
+        _making.unpacked = before
 
 
 class WeightedQuantizedModule(torch.nn.Module):
@@ -91,7 +108,8 @@ class PackedModule(WeightedQuantizedModule):
         self._repack()
 
     def _repack(self) -> None:
-        self._packed_params = self._packed_spec().pack()
+        if not getattr(_making, "unpacked", False):
+            self._packed_params = self._packed_spec().pack()
 
     def _packed_spec(self) -> PackedSpec:
         raise NotImplementedError

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qfx.nn.quantized.reference.weight import ReferenceQuantizedModule, share_parameters
+from qfx.nn.quantized.reference.weight import ReferenceQuantizedModule, of_float
 
 
 class _Conv(ReferenceQuantizedModule):
@@ -48,7 +48,7 @@ class _Conv(ReferenceQuantizedModule):
     @classmethod
     def from_float(cls, float_conv: Any, weight_qparams: dict[str, Any]) -> Any:
         """Make it from a float convolution and the qparams of its weight; parameters are shared, not copied."""
-        return share_parameters(float_conv, _like(cls, float_conv, weight_qparams))
+        return of_float(cls, float_conv, weight_qparams)
 
 
 class _ConvTranspose(ReferenceQuantizedModule):
@@ -79,9 +79,12 @@ class _ConvTranspose(ReferenceQuantizedModule):
             in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation,
             padding_mode, device, dtype,
         )  # fmt: skip
+        self._bind()
+        self._init_weight_qparams(weight_qparams, device)
+
+    def _bind(self) -> None:
         # On the instance, not the class: TorchScript finds operators only there.
         self._op, self._dims = self._OP, self._DIMS
-        self._init_weight_qparams(weight_qparams, device)
 
     def _get_name(self) -> str:
         return f"Quantized{type(self).__name__}(Reference)"
@@ -99,27 +102,7 @@ class _ConvTranspose(ReferenceQuantizedModule):
     def from_float(cls, float_conv: Any, weight_qparams: dict[str, Any]) -> Any:
         """Make it from a float transposed convolution and the qparams of its weight; parameters are shared, not
         copied."""
-        return share_parameters(
-            float_conv, _like(cls, float_conv, weight_qparams, output_padding=float_conv.output_padding)
-        )
-
-
-def _like(cls: Any, conv: Any, weight_qparams: dict[str, Any], **more: Any) -> Any:
-    return cls(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        dilation=conv.dilation,
-        groups=conv.groups,
-        bias=conv.bias is not None,
-        padding_mode=conv.padding_mode,
-        device=conv.weight.device,
-        dtype=conv.weight.dtype,
-        weight_qparams=weight_qparams,
-        **more,
-    )
+        return of_float(cls, float_conv, weight_qparams)
 
 
 class Conv1d(_Conv, nn.Conv1d):

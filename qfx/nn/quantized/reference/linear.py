@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qfx.nn.quantized.reference.weight import ReferenceQuantizedModule, share_parameters
+from qfx.nn.quantized.reference.weight import ReferenceQuantizedModule, of_float
 
 
 class Linear(ReferenceQuantizedModule, nn.Linear):
@@ -43,12 +43,4 @@ class Linear(ReferenceQuantizedModule, nn.Linear):
     @classmethod
     def from_float(cls, float_linear: Any, weight_qparams: dict[str, Any]) -> Any:
         """Make it from a float layer and the qparams of its weight; parameters are shared, not copied."""
-        made = cls(
-            float_linear.in_features,
-            float_linear.out_features,
-            float_linear.bias is not None,
-            device=float_linear.weight.device,
-            dtype=float_linear.weight.dtype,
-            weight_qparams=weight_qparams,
-        )
-        return share_parameters(float_linear, made)
+        return of_float(cls, float_linear, weight_qparams)

@@ -41,6 +41,9 @@ class ReferenceQuantizedModule(torch.nn.Module):
     weight_axis: torch.Tensor
     weight: torch.Tensor
 
+    def _bind(self) -> None:
+        """Set what the class needs beside the float class's attributes."""
+
     def _init_weight_qparams(self, weight_qparams: dict[str, Any] | None, device: Any) -> None:
         if weight_qparams is None:
             weight_qparams = {"qscheme": torch.per_tensor_affine, "dtype": torch.quint8, "scale": 1.0, "zero_point": 0}
@@ -140,11 +143,22 @@ class ReferenceQuantizedModule(torch.nn.Module):
         self._resolve(self.weight_quant_min, self.weight_quant_max)
 
 
-def share_parameters(float_module: Any, made: Any) -> Any:
-    """Give ``made`` the weight and bias of the float module (same storage) and its mode."""
+def of_float(cls: Any, float_module: Any, weight_qparams: dict[str, Any]) -> Any:
+    """A module of ``cls`` with the geometry, the parameters (same storage) and the mode of a float module.
+
+    The float class's constructor is not called: it would draw random weights only for them to be replaced.
+    """
+    made = cls.__new__(cls)
+    torch.nn.Module.__init__(made)
+    own = made.__dict__
+    own.update({name: value for name, value in float_module.__dict__.items() if name not in own and name != "qconfig"})
+    own["training"] = float_module.training
     for name in ("weight", "bias"):
         parameter = getattr(float_module, name)
+        shared = None
         if parameter is not None:
-            setattr(made, name, torch.nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad))
-    made.train(float_module.training)
+            shared = torch.nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+        own["_parameters"][name] = shared
+    made._bind()
+    made._init_weight_qparams(weight_qparams, float_module.weight.device)
     return made

@@ -10,7 +10,8 @@ from typing import Any
 from qfx.errors import PatternError
 from qfx.graph import Param
 from qfx.passes.rewriter import Rewriter
-from qfx.patterns import Match, Pattern, Reject
+from qfx.patterns import Match, Pattern
+from qfx.reject import Reject
 
 Guard = Callable[[Match], "bool | Reject"]
 Action = Callable[[Match, Rewriter], Any]

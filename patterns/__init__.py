@@ -11,7 +11,6 @@ from qfx.patterns.match import NearMiss as NearMiss
 from qfx.patterns.matcher import match as match
 from qfx.patterns.matcher import matches as matches
 from qfx.patterns.terms import Anything as Anything
-from qfx.patterns.terms import Reject as Reject
 from qfx.patterns.terms import any_of as any_of
 from qfx.patterns.terms import const as const
 from qfx.patterns.terms import maybe as maybe

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch.fx import Node
 
 from qfx.graph import GraphView, Reading
-from qfx.patterns.terms import OpTerm, Reject
+from qfx.patterns.terms import OpTerm
+from qfx.reject import Reject
 
 if TYPE_CHECKING:
     from qfx.patterns.language import Pattern

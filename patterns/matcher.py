@@ -12,7 +12,8 @@ from torch.fx import Node
 from qfx.graph import GraphView, Param, Reading
 from qfx.patterns.language import Pattern
 from qfx.patterns.match import Match, NearMiss
-from qfx.patterns.terms import AnyOf, Anything, Capture, Const, OpTerm, Reject, Term
+from qfx.patterns.terms import AnyOf, Anything, Capture, Const, OpTerm, Term
+from qfx.reject import Reject
 
 BUDGET = 10_000
 

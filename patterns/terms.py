@@ -14,22 +14,6 @@ Predicate = Callable[..., Any]
 _INTERNAL = ("qfx.patterns", "qfx.ops")
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """Why a predicate, kernel or rule declines, and the node it is about.
-
-    The reason may be a callable, so that text is only made when somebody reads it.
-    """
-
-    reason: str | Callable[[], str]
-    node: Any = None
-
-    @property
-    def text(self) -> str:
-        """The reason, formatted."""
-        return self.reason if isinstance(self.reason, str) else self.reason()
-
-
 def here() -> str:
     """``file:line`` of the nearest caller outside the pattern language."""
     frame = sys._getframe(1)

@@ -48,11 +48,11 @@ from qfx.passes import Rewriter as Rewriter
 from qfx.passes import owned as owned
 from qfx.passes import rewrite as rewrite
 from qfx.passes import rule as rule
-from qfx.patterns import Reject as Reject
 from qfx.patterns import any_of as any_of
 from qfx.patterns import const as const
 from qfx.patterns import maybe as maybe
 from qfx.patterns import pattern as pattern
+from qfx.reject import Reject as Reject
 from qfx.report import explain as explain
 from qfx.report import summary as summary
 from qfx.tracing import trace as trace

@@ -12,8 +12,9 @@ from qfx.graph import Param
 from qfx.ops import Op
 from qfx.passes.rewriter import NewParam, Rewriter
 from qfx.passes.rule import Rule, owned, rule
-from qfx.patterns import Match, Reject
+from qfx.patterns import Match
 from qfx.patterns.catalogue.weighted import TRANSPOSED, WEIGHTED, weighted_bn
+from qfx.reject import Reject
 
 
 def fold(

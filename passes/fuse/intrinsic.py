@@ -13,8 +13,9 @@ from qfx.nn import intrinsic
 from qfx.ops import Op
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Guard, Rule, rule
-from qfx.patterns import Match, Pattern, Reject
+from qfx.patterns import Match, Pattern
 from qfx.patterns.catalogue.weighted import bn_relu, weighted_relu
+from qfx.reject import Reject
 from qfx.spellings import ops_of_modules
 
 FUSED: dict[type[nn.Module], type[nn.Sequential]] = {

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from qfx.ops import Op
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, owned, rule
-from qfx.patterns import Match, Reject
+from qfx.patterns import Match
 from qfx.patterns.catalogue.weighted import CONVS, padded
+from qfx.reject import Reject
 
 
 def sides(m: Match) -> list[tuple[int, int]] | Reject:

@@ -8,7 +8,8 @@ from typing import Any
 from torch.fx import Node
 
 from qfx.graph import Reading
-from qfx.patterns import Match, Reject
+from qfx.patterns import Match
+from qfx.reject import Reject
 
 
 @dataclass(frozen=True, slots=True)

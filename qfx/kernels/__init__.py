@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from qfx.kernels.engines import EngineChoice, LayerFacts, choose_engine, engine_for
-from qfx.kernels.reject import Reject
+from qfx.reject import Reject
 
 __all__ = ["EngineChoice", "LayerFacts", "Reject", "choose_engine", "engine_for"]

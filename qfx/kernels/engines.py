@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
 from qfx.errors import KernelError
-from qfx.kernels.reject import Reject
+from qfx.reject import Reject
 
 ENGINES = ("onednn", "fbgemm", "qnnpack")
 """In the order they are tried where no rule holds."""
@@ -233,7 +234,11 @@ def choose_engine(layer: LayerFacts, *, capability: str | None = None) -> Engine
         'fbgemm'
     """
     wide = (capability or torch.backends.cpu.get_cpu_capability()).upper().startswith("AVX512")
-    built = torch.backends.quantized.supported_engines
+    return _chosen(layer, wide, tuple(torch.backends.quantized.supported_engines))
+
+
+@lru_cache(maxsize=4096)
+def _chosen(layer: LayerFacts, wide: bool, built: tuple[str, ...]) -> EngineChoice | Reject:
     refused = {engine: limits(layer, engine) for engine in ENGINES if engine in built}
     takers = [engine for engine, refusal in refused.items() if refusal is None]
     for rule in RULES:

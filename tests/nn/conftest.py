@@ -24,32 +24,6 @@ def _same_setting_afterwards() -> Iterator[None]:
 
 
 @pytest.fixture
-def codes() -> Callable[..., torch.Tensor]:
-    """A quint8 tensor of random codes, both ends of the range included."""
-
-    def make(*shape: int, scale: float = 0.02, zero_point: int = 50) -> torch.Tensor:
-        stored = torch.randint(0, 256, shape, dtype=torch.uint8)
-        stored.view(-1)[:2] = torch.tensor([0, 255], dtype=torch.uint8)
-        return torch._make_per_tensor_quantized_tensor(stored, scale, zero_point)
-
-    return make
-
-
-@pytest.fixture
-def int8() -> Callable[..., torch.Tensor]:
-    """A qint8 weight of random codes, per tensor or per channel along ``axis``."""
-
-    def make(*shape: int, axis: int | None = None) -> torch.Tensor:
-        weight = torch.randn(*shape)
-        if axis is None:
-            return torch.quantize_per_tensor(weight, 0.02, 0, torch.qint8)
-        scales = torch.linspace(0.01, 0.03, shape[axis], dtype=torch.double)
-        return torch.quantize_per_channel(weight, scales, torch.zeros(shape[axis], dtype=torch.long), axis, torch.qint8)
-
-    return make
-
-
-@pytest.fixture
 def ready(int8: Callable[..., torch.Tensor]) -> Callable[..., Any]:
     """A module of a class name of ``quantized`` or ``intrinsic.quantized``, with random weights, 4 channels to 8."""
 

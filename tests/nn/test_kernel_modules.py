@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qfx.errors import ConfigError, KernelError, QfxError
+from qfx.kernels.packing import ENGINES, pack_linear
 from qfx.nn import intrinsic, quantized
 from qfx.nn.errors import InputError
-from qfx.nn.packing import ENGINES, pack_linear
 
 nniq = intrinsic.quantized
 ops = torch.ops.quantized

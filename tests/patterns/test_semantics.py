@@ -13,8 +13,9 @@ from torch import nn
 
 from qfx import ops
 from qfx.graph import GraphView
-from qfx.patterns import Pattern, Reject, any_of, const, match, matches, maybe, pattern
+from qfx.patterns import Pattern, any_of, const, match, matches, maybe, pattern
 from qfx.patterns.matcher import Outcome
+from qfx.reject import Reject
 
 X = torch.randn(2, 4, 4)
 CAPTURES = pytest.mark.parametrize("captured", ["symbolic", "exported"])

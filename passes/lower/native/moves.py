@@ -4,34 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch.fx import GraphModule, Node
 
 from qfx import ops
 from qfx.graph import GraphView, Param
+from qfx.kernels.native import NATIVE
 from qfx.ops import Op, QParamClass
 from qfx.passes.lower.codes import per_tensor_output
 from qfx.passes.lower.native.weighted import KERNEL_KEY
+from qfx.passes.lower.site import supported
 from qfx.passes.pipeline import Context
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
-from qfx.patterns import Match, Reject
+from qfx.patterns import Match
 from qfx.patterns.catalogue import quantized as shapes
+from qfx.reject import Reject
 
 SPLITS = (ops.chunk, ops.split, ops.unbind)
 LISTS = (ops.cat, ops.stack)
-
-
-def _takes(m: Match) -> bool | Reject:
-    """What the kernels of these ops do not take, though the float op does."""
-    attrs, op = m.op.attrs, m.op.op
-    if op is ops.pad and attrs["mode"] not in ("constant", "reflect"):
-        return Reject(f"no quantized kernel pads by {attrs['mode']!r}", m.op.node)
-    if op is ops.interpolate and attrs["mode"] not in ("nearest", "bilinear"):
-        return Reject(f"no quantized kernel interpolates by {attrs['mode']!r}", m.op.node)
-    if op is ops.max_pool3d and torch.backends.quantized.engine == "qnnpack":
-        return Reject("qnnpack has no max pool in three dimensions", m.op.node)
-    return True
 
 
 def _same_parameters(m: Match) -> bool | Reject:
@@ -60,10 +50,13 @@ def parameters(view: GraphView, node: Any) -> tuple[float, int] | None:
 
 
 def _same(op: Op) -> Rule:
-    @rule(shapes.same(op), where=(per_tensor_output, _takes, _same_parameters))
+    kernel = NATIVE.get(op.name)  # what only moves values needs none
+    takes = () if kernel is None else (supported(kernel),)
+
+    @rule(shapes.same(op), where=(per_tensor_output, *takes, _same_parameters))
     def lower_same(m: Match, g: Rewriter) -> Node:
         y = g.same(m.op, {m.back.node: m.x})
-        y.meta[KERNEL_KEY] = f"quantized {op.name}"
+        y.meta[KERNEL_KEY] = f"quantized {op.name}" if kernel is None else kernel.name
         return y
 
     return lower_same
@@ -80,8 +73,9 @@ def _quantized_items(m: Match) -> bool | Reject:
 def lower_cat(m: Match, g: Rewriter) -> Node:
     """Concatenation; inputs in other parameters are requantized by the kernel."""
     items = [m.view.read(item).inputs[0] for item in m.xs]
-    y = g.call(torch.ops.quantized.cat, items, m.op.attrs["dim"], m.scale, m.zero_point)
-    y.meta[KERNEL_KEY] = "quantized.cat"
+    kernel = NATIVE["cat"]
+    y = g.call(kernel.call, items, m.op.attrs["dim"], m.scale, m.zero_point)
+    y.meta[KERNEL_KEY] = kernel.name
     return y
 
 

@@ -9,135 +9,75 @@ from torch import nn
 from torch.fx import Node
 
 from qfx.graph import Param
-from qfx.kernels.engines import EngineChoice, LayerFacts, engine_for
+from qfx.kernels.kernel import KernelSite
+from qfx.kernels.weighted import WEIGHTED as KERNELS
+from qfx.kernels.weighted import WeightedKernel, layer_facts
 from qfx.nn import intrinsic, quantized
 from qfx.nn.intrinsic import quantized as fused
-from qfx.nn.packing import PackedSpec
 from qfx.nn.quantized import reference
 from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.site import constant, supported
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
-from qfx.patterns import Match, Reject
+from qfx.patterns import Match
 from qfx.patterns.catalogue.quantized import module as module_pattern
 from qfx.patterns.catalogue.quantized import weighted_function
-from qfx.patterns.catalogue.weighted import TRANSPOSED, WEIGHTED
+from qfx.patterns.catalogue.weighted import WEIGHTED
+from qfx.reject import Reject
 from qfx.spellings import opaque
 
 KERNEL_KEY = "qfx_kernel"
 
-# Reference class -> (quantized class, quantized class with relu, what linear and convolutions are called in the table).
-MODULES: dict[type[nn.Module], tuple[Any, Any, str]] = {
-    reference.Linear: (quantized.Linear, fused.LinearReLU, "linear"),
+# Reference class -> (canonical op, quantized class, quantized class with relu).
+MODULES: dict[type[nn.Module], tuple[str, Any, Any]] = {
+    reference.Linear: ("linear", quantized.Linear, fused.LinearReLU),
     **{
-        getattr(reference, f"Conv{n}d"): (getattr(quantized, f"Conv{n}d"), getattr(fused, f"ConvReLU{n}d"), f"conv{n}d")
+        getattr(reference, f"Conv{n}d"): (f"conv{n}d", getattr(quantized, f"Conv{n}d"), getattr(fused, f"ConvReLU{n}d"))
         for n in (1, 2, 3)
     },
     **{
-        getattr(reference, f"ConvTranspose{n}d"): (
-            getattr(quantized, f"ConvTranspose{n}d"),
-            None,
-            f"conv_transpose{n}d",
-        )
-        for n in (1, 2, 3)
+        getattr(reference, name): (f"conv_transpose{n}d", getattr(quantized, name), None)
+        for n, name in ((n, f"ConvTranspose{n}d") for n in (1, 2, 3))
     },
 }
 FUSED = (intrinsic.LinearReLU, intrinsic.ConvReLU1d, intrinsic.ConvReLU2d, intrinsic.ConvReLU3d)
 
 
-def facts(op: str, weight: torch.Tensor, attrs: Any, *, per_channel: bool, symmetric: bool) -> LayerFacts:
-    """What the engine table is told of a layer; `weight` in any form with the layer's shape."""
-    if op == "linear":
-        out, into = weight.shape
-        return LayerFacts(op, into, out, per_channel=per_channel, symmetric_weight=symmetric)
-    groups = attrs["groups"]
-    first, second = weight.shape[:2]
-    transposed = op.startswith("conv_transpose")
-    return LayerFacts(
-        op,
-        in_channels=first if transposed else second * groups,
-        out_channels=second * groups if transposed else first,
-        groups=groups,
-        kernel=tuple(weight.shape[2:]),
-        stride=attrs["stride"],
-        padding=attrs["padding"],
-        dilation=attrs["dilation"],
-        output_padding=attrs.get("output_padding", ()),
-        per_channel=per_channel,
-        symmetric_weight=symmetric,
-    )
-
-
-def numeric_padding(attrs: Any, kernel: Any) -> tuple[int, ...] | None:
-    """Padding as numbers; None where ``"same"`` is not the same on both sides."""
-    padding = attrs["padding"]
-    if isinstance(padding, tuple):
-        return padding
-    if padding == "valid":
-        return (0,) * len(kernel)
-    total = [d * (k - 1) for d, k in zip(attrs["dilation"], kernel, strict=True)]
-    return None if any(t % 2 for t in total) else tuple(t // 2 for t in total)
-
-
 # -- functions -----------------------------------------------------------------------------------------------------
-def _function_spec(m: Match) -> PackedSpec | Reject:
-    op, attrs = m.op.op, dict(m.op.attrs)
+def function_site(m: Match) -> KernelSite | Reject:
+    """What a kernel is told of a layer spelled as a function."""
+    op, attrs = m.op.op.name, m.op.attrs
     if not isinstance(m.w, Param) or m.w.tensor.dim() < 2:
-        return Reject(f"the weight of {m.op.node} is computed", m.op.node)
+        return Reject(f"the weight of {m.op.node} is computed")
     if m.b is not None and not isinstance(m.b, Param):
-        return Reject(f"the bias of {m.op.node} is computed", m.op.node)
-    if m.weight.attrs["dtype"] is not torch.qint8:
-        return Reject(f"the kernels take weights of torch.qint8, not {m.weight.attrs['dtype']}", m.op.node)
-    tensor = m.w.tensor.detach()
-    if "padding" in attrs:
-        padding = numeric_padding(attrs, tensor.shape[2:])
-        if padding is None:
-            return Reject("the kernels pad both sides alike; this 'same' padding does not", m.op.node)
-        attrs["padding"] = padding
-    scale, zero, axis = m.w_scale.tensor, m.w_zero_point.tensor, m.weight.attrs["axis"]
+        return Reject(f"the bias of {m.op.node} is computed")
+    per_channel, symmetric = m.weight.attrs["axis"] is not None, not bool(m.w_zero_point.tensor.any())
+    layer = layer_facts(op, tuple(m.w.tensor.shape), attrs, per_channel=per_channel, symmetric=symmetric)
+    return KernelSite(op, attrs, output(m), layer, m.weight.attrs["dtype"])
+
+
+def function_weight(m: Match) -> torch.Tensor:
+    """The weight's codes, as a quantized tensor."""
+    tensor, scale, zero = m.w.tensor.detach(), m.w_scale.tensor, m.w_zero_point.tensor
+    axis = m.weight.attrs["axis"]
     if axis is None:
-        weight = torch.quantize_per_tensor(tensor, float(scale), int(zero), torch.qint8)
-    else:
-        weight = torch.quantize_per_channel(tensor, scale.double(), zero.long(), axis, torch.qint8)
-    layer = facts(op.name, tensor, attrs, per_channel=axis is not None, symmetric=not bool(zero.any()))
-    choice = engine_for(layer)
-    if not isinstance(choice, EngineChoice):
-        return Reject(str(choice), m.op.node)
-    bias = m.b.tensor.detach() if m.b is not None else None
-    if op.name == "linear":
-        return PackedSpec("linear", weight, bias, engine=choice.engine)
-    return PackedSpec(
-        op.name.replace("_transpose", ""),
-        weight,
-        bias,
-        stride=attrs["stride"],
-        padding=attrs["padding"],
-        output_padding=attrs.get("output_padding", (0,) * len(attrs["stride"])),
-        dilation=attrs["dilation"],
-        groups=attrs["groups"],
-        transposed=op in TRANSPOSED,
-        engine=choice.engine,
-    )
-
-
-def _packable(m: Match) -> bool | Reject:
-    spec = _function_spec(m)
-    return spec if isinstance(spec, Reject) else True
+        return torch.quantize_per_tensor(tensor, float(scale), int(zero), torch.qint8)
+    return torch.quantize_per_channel(tensor, scale.double(), zero.long(), axis, torch.qint8)
 
 
 def _function(op: Op) -> Rule:
-    @rule(weighted_function(op), where=(per_tensor_output, constant_clamps, _packable))
+    kernel = KERNELS[op.name]
+
+    @rule(weighted_function(op), where=(per_tensor_output, constant_clamps, supported(kernel, function_site)))
     def lower_function(m: Match, g: Rewriter) -> Node:
-        spec = _function_spec(m)
-        assert isinstance(spec, PackedSpec)
-        scale, zero = output(m)
-        limits = bounds(m)
-        relu = limits.low == 0.0 and op not in TRANSPOSED
-        name = f"{op.name}_relu" if relu else op.name
-        kernel = getattr(torch.ops.quantized, name)
-        y = g.call(kernel, m.x, g.packed(spec), m.scale, m.zero_point)
-        y.meta[KERNEL_KEY] = f"quantized.{name} ({spec.engine})"
-        return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(scale, zero))
+        site = function_site(m)
+        assert isinstance(site, KernelSite)
+        spec, limits = kernel.pack(site, function_weight(m), constant(m.b)), bounds(m)
+        relu = limits.low == 0.0 and kernel.with_relu is not None
+        y = g.call(kernel.with_relu if relu else kernel.call, m.x, g.packed(spec), m.scale, m.zero_point)
+        y.meta[KERNEL_KEY] = f"{kernel.name}{'_relu' if relu else ''} ({spec.engine})"
+        return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
 
     return lower_function
 
@@ -152,59 +92,58 @@ def clamp_codes(g: Rewriter, y: Node, limits: Bounds) -> Node:
 
 
 # -- modules -------------------------------------------------------------------------------------------------------
-def _module_parts(m: Match) -> tuple[Any, Any]:
+def module_parts(m: Match) -> tuple[Any, Any]:
+    """The module a match calls, and the reference module in it."""
     module: Any = m.view.module(str(m.op.node.target))
     return module, module[0] if type(module) in FUSED else module
 
 
-def _module_engine(m: Match) -> EngineChoice | Reject:
-    _, inner = _module_parts(m)
+def module_site(m: Match) -> KernelSite | Reject:
+    """What a kernel is told of a layer spelled as a module."""
+    _, inner = module_parts(m)
     if type(inner) not in MODULES:
-        return Reject(f"{type(inner).__name__} is no reference module", m.op.node)
-    if inner.weight_dtype is not torch.qint8:
-        return Reject(f"the kernels take weights of torch.qint8, not {inner.weight_dtype}", m.op.node)
-    if getattr(inner, "padding_mode", "zeros") not in ("zeros", "reflect"):
-        return Reject(f"no kernel pads by {inner.padding_mode!r}", m.op.node)
-    name = MODULES[type(inner)][2]
-    attrs: dict[str, Any] = {}
-    if name != "linear":
-        attrs = {key: getattr(inner, key) for key in ("stride", "padding", "dilation", "groups")}
-        attrs["output_padding"] = getattr(inner, "output_padding", ())
-        padding = numeric_padding(attrs, inner.kernel_size)
-        if padding is None:
-            return Reject("the kernels pad both sides alike; this 'same' padding does not", m.op.node)
-        attrs["padding"] = padding
-    per_channel = inner.weight_qscheme not in (torch.per_tensor_affine,)
+        return Reject(f"{type(inner).__name__} is no reference module")
+    op = MODULES[type(inner)][0]
+    attrs = {name: value for name, value in vars(inner).items() if name in _GEOMETRY}
+    per_channel = inner.weight_qscheme is not torch.per_tensor_affine
     symmetric = not bool(inner.weight_zero_point.any())
-    choice = engine_for(facts(name, inner.weight, attrs, per_channel=per_channel, symmetric=symmetric))
-    return choice if isinstance(choice, EngineChoice) else Reject(str(choice), m.op.node)
+    layer = layer_facts(op, tuple(inner.weight.shape), attrs, per_channel=per_channel, symmetric=symmetric)
+    return KernelSite(op, attrs, output(m), layer, inner.weight_dtype)
 
 
-def _module_packable(m: Match) -> bool | Reject:
-    choice = _module_engine(m)
-    return choice if isinstance(choice, Reject) else True
+_GEOMETRY = frozenset({"stride", "padding", "dilation", "groups", "output_padding", "padding_mode"})
+
+
+def _kernel_of(m: Match) -> WeightedKernel:
+    return KERNELS[MODULES[type(module_parts(m)[1])][0]]
+
+
+def _module_supported(m: Match) -> bool | Reject:
+    site = module_site(m)
+    refused = site if isinstance(site, Reject) else _kernel_of(m).supports(site)
+    return True if refused is None else Reject(refused.reason, m.op.node)
 
 
 def _module(cls: type[nn.Module]) -> Rule:
-    @rule(module_pattern(opaque(cls)), where=(per_tensor_output, constant_clamps, _module_packable))
+    @rule(module_pattern(opaque(cls)), where=(per_tensor_output, constant_clamps, _module_supported))
     def lower_module(m: Match, g: Rewriter) -> Node:
-        module, inner = _module_parts(m)
-        choice = _module_engine(m)
-        assert isinstance(choice, EngineChoice)
-        scale, zero = output(m)
+        module, inner = module_parts(m)
+        kernel, site = _kernel_of(m), module_site(m)
+        assert isinstance(site, KernelSite)
+        choice: Any = kernel.engine(site)
         limits = bounds(m)
-        plain, with_relu, name = MODULES[type(inner)]
+        _, plain, with_relu = MODULES[type(inner)]
         if inner is not module:
             limits = limits.then(Bounds(0.0))
         relu = limits.low == 0.0 and with_relu is not None
         # A class with relu takes a container that starts with the reference module.
         source = nn.Sequential(inner) if relu else inner
-        made = (with_relu if relu else plain).from_reference(source, scale, zero, engine=choice.engine)
+        made = (with_relu if relu else plain).from_reference(source, *output(m), engine=choice.engine)
         path = str(m.op.node.target)
         at = path if g.sole_caller(path) else None
         y = g.module(made, m.x, at=at, stem=path.replace(".", "_"))
-        y.meta[KERNEL_KEY] = f"quantized.{name}{'_relu' if relu else ''} ({choice.engine})"
-        return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(scale, zero))
+        y.meta[KERNEL_KEY] = f"{kernel.name}{'_relu' if relu else ''} ({choice.engine})"
+        return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
 
     return lower_module
 

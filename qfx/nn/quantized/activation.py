@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn.functional import _get_softmax_dim  # type: ignore[attr-defined]
 
+from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import ModuleTypeError
-from qfx.nn.plain import put_together, take_apart
 from qfx.nn.quantized.requantizing import BufferedQParams, Requantizing
 
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch._jit_internal import is_scripting
 
 from qfx.errors import ConfigError
+from qfx.kernels.packing import PackedSpec
 from qfx.nn.errors import InputError, ModuleTypeError
-from qfx.nn.packing import PackedSpec
 from qfx.nn.quantized.module import (
     PackedModule,
     blank_weight,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from qfx.errors import ConfigError
+from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import InputError, ModuleTypeError
-from qfx.nn.plain import put_together, take_apart
 from qfx.nn.quantized.module import fits, take
 from qfx.nn.weights import quantize_weight
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qfx.kernels.packing import PackedSpec, pack_linear
 from qfx.nn.errors import InputError, UnsupportedError
-from qfx.nn.packing import PackedSpec, pack_linear
 from qfx.nn.quantized.module import check_rank
 from qfx.nn.sizes import LAYOUTS, sizes
 

@@ -10,8 +10,16 @@ from torch import nn
 from torch._jit_internal import is_scripting
 
 from qfx.errors import ConfigError
-from qfx.nn.packing import PackedSpec
-from qfx.nn.quantized.module import PackedModule, WeightedQuantizedModule, blank_weight, fits, scale_tensor, take, unpacked
+from qfx.kernels.packing import PackedSpec
+from qfx.nn.quantized.module import (
+    PackedModule,
+    WeightedQuantizedModule,
+    blank_weight,
+    fits,
+    scale_tensor,
+    take,
+    unpacked,
+)
 from qfx.nn.weights import observed_weight, output_qparams
 
 

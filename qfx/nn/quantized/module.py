@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch._jit_internal import is_scripting
 
+from qfx.kernels.packing import PackedSpec, current_engine
+from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import InputError, ModuleTypeError
 from qfx.nn.intrinsic import _FusedModule
-from qfx.nn.packing import PackedSpec, current_engine
-from qfx.nn.plain import put_together, take_apart
 
 
 def check_rank(x: torch.Tensor, rank: int, layout: str) -> None:
@@ -90,7 +90,7 @@ class PackedModule(WeightedQuantizedModule):
         engine: the name of the engine the weight is packed by. Given by the caller, or else the one selected in torch
             when the weight was last set; copies, pickles and loaded state are packed by it again wherever they are,
             so their numbers do not depend on the setting there. A machine without that engine takes another, see
-            :func:`qfx.nn.packing.usable_engine`.
+            :func:`qfx.kernels.packing.usable_engine`.
 
     A TorchScript module has no say in the engine: ``torch.jit.load`` packs the int8 weight for the one selected at
     that moment.

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch._jit_internal import is_scripting
 
+from qfx.kernels.packing import packed_by
 from qfx.nn import intrinsic as nni
 from qfx.nn import quantized as nnq
-from qfx.nn.packing import packed_by
 from qfx.nn.quantized.module import check_rank
 
 __all__ = [

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from qfx.errors import ConfigError, KernelError
-from qfx.nn import packing
-from qfx.nn.packing import (
+from qfx.kernels import packing
+from qfx.kernels.packing import (
     ENGINES,
     PackedSpec,
     pack_conv,
@@ -66,15 +66,23 @@ def test_an_unknown_engine_is_refused_by_name():
 @pytest.mark.parametrize(
     ("has", "wanted", "gets"), [(["onednn", "qnnpack"], "fbgemm", "onednn"), (["fbgemm"], "x86", "fbgemm")]
 )
-def test_a_missing_engine_is_replaced_by_one_of_the_same_arithmetic_in_silence(monkeypatch, has, wanted, gets):
+def test_a_missing_engine_is_replaced_by_one_whose_codes_may_differ_by_one_and_says_so(monkeypatch, has, wanted, gets):
     monkeypatch.setattr(packing, "supported_engines", lambda: has)
-    assert usable_engine(wanted) == gets
+    said = f"no engine '{wanted}'; packed by '{gets}', whose codes may differ by one"
+    with pytest.warns(UserWarning, match=said):
+        assert usable_engine(wanted) == gets
+
+
+def test_the_selected_engine_is_replaced_in_silence_for_nobody_asked_for_it(monkeypatch):
+    torch.backends.quantized.engine = "fbgemm"
+    monkeypatch.setattr(packing, "supported_engines", lambda: ["onednn"])
+    assert usable_engine(None) == "onednn"
 
 
 @pytest.mark.parametrize(("has", "wanted"), [(["qnnpack"], "onednn"), (["fbgemm"], "qnnpack")])
 def test_a_missing_engine_is_replaced_by_another_arithmetic_with_a_warning(monkeypatch, has, wanted):
     monkeypatch.setattr(packing, "supported_engines", lambda: has)
-    with pytest.warns(UserWarning, match=f"no engine '{wanted}'; packed by '{has[0]}'"):
+    with pytest.warns(UserWarning, match=f"no engine '{wanted}'; packed by '{has[0]}', which rounds differently"):
         assert usable_engine(wanted) == has[0]
 
 

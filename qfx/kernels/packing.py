@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from qfx.errors import ConfigError, KernelError
-from qfx.nn.plain import put_together, take_apart
+from qfx.kernels.plain import put_together, take_apart
 
-# x86 is torch's own mixture of fbgemm and onednn. These three give the same integers; qnnpack has its own rounding.
+# x86 is torch's own mixture of fbgemm and onednn. These differ by a code where a value lies within one float32 rounding
+# of a tie (docs/engines.md); qnnpack has its own arithmetic.
 SAME_ARITHMETIC = ("x86", "fbgemm", "onednn")
 ENGINES = (*SAME_ARITHMETIC, "qnnpack")
 
@@ -46,9 +47,9 @@ def usable_engine(engine: str | None) -> str:
         engine: a name of :data:`ENGINES`, or None for the one selected in torch at the moment.
 
     Returns:
-        ``engine`` itself where this build of torch has it. Otherwise another engine: first one that computes the same
-        integers (x86, fbgemm and onednn agree bit for bit), and only without such a one an engine that rounds
-        differently, with a warning.
+        ``engine`` itself where this build of torch has it. Otherwise another engine: first one of the same
+        arithmetic (x86, fbgemm, onednn: single codes may differ by one), else any. Where ``engine`` was named there is
+        a warning that says which.
 
     Raises:
         ConfigError: the name is not an engine, or this build of torch has no engine at all.
@@ -65,13 +66,12 @@ def usable_engine(engine: str | None) -> str:
         raise ConfigError(f"{engine!r} is not an engine of torch's quantized kernels; use one of {', '.join(ENGINES)}")
     if not supported:
         raise ConfigError("this build of torch has no engine for quantized kernels; use the reference target")
-    alike = [name for name in SAME_ARITHMETIC if name in supported]
-    if wanted in SAME_ARITHMETIC and alike:
-        return alike[0]
-    chosen = supported[0]
+    alike = [name for name in SAME_ARITHMETIC if name in supported and wanted in SAME_ARITHMETIC]
+    chosen = (alike or supported)[0]
     if engine is not None:
+        differs = "whose codes may differ by one" if alike else "which rounds differently"
         warnings.warn(
-            f"this build of torch has no engine {wanted!r}; packed by {chosen!r}, which may round differently",
+            f"this build of torch has no engine {wanted!r}; packed by {chosen!r}, {differs}",
             UserWarning,
             stacklevel=2,
         )

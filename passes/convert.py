@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,10 +78,18 @@ class _Solved:
 
     def __init__(self) -> None:
         # The observer is held too: the id of a dead one could be given to the next.
+        self._met: Counter[Any] = Counter()  # by module, which compares by identity
         self._known: dict[int, tuple[QParams, list[str], Any]] = {}
 
     def of(self, observer: Any) -> QParams:
         return self._once(observer)[0]
+
+    def shape(self, observer: Any) -> list[int]:
+        """The shape of the value whose node comes next, as it was seen last; ``[]`` where nothing tells."""
+        number = self._met[observer]
+        self._met[observer] += 1
+        seen = getattr(observer, "seen_shapes", [])
+        return list(seen[number]) if len(seen) == getattr(observer, "values", 1) else []
 
     def problems(self, observer: Any) -> list[str]:
         return self._once(observer)[1]
@@ -140,7 +149,7 @@ def _replace(context: Context, node: Node, solved: _Solved, names: _Names, found
     if isinstance(source, Param) and not getattr(observer, "batches", 1):
         observer = copy.deepcopy(observer)  # the prepared model keeps its own as it is
         observer(source.tensor)  # a weight needs no calibration data
-    found.shapes[value.name] = list(getattr(observer, "seen_shape", ()))
+    found.shapes[value.name] = solved.shape(observer)
     if not dtypes.is_integer(observer.dtype):
         found.unquantized[value.name] = f"{observer.dtype} has no quantized form here"
         _splice(context, node, value)

@@ -22,17 +22,7 @@ def observe(context: Context, sites: Sites) -> int:
     Every reader of a value an instance made sees it through its observer; a value observed for the sake of its readers
     (an input of the model, the output of a float op) is seen so by those readers only.
     """
-    assert sites.solution is not None
-    g, solution = context.rewriter, sites.solution
-    observers: dict[int, nn.Module] = {}
-
-    def observer_of(ticket: Ticket) -> nn.Module:
-        number = solution.group_of[ticket.site]
-        if number not in observers:
-            factory: Any = solution.groups[number].spec.observer
-            observers[number] = factory()
-        return observers[number]
-
+    g, observer_of = context.rewriter, _Observers(sites)
     count = 0
     by_value: dict[Node, list[tuple[Node, Ticket]]] = {}
     for (value, root), ticket in sites.edges.items():
@@ -61,6 +51,25 @@ def observe(context: Context, sites: Sites) -> int:
                     user.replace_input_with(node, made)
                     context.view.forget(user)
     return count
+
+
+class _Observers:
+    """The observer of each group, made when its first value is met; it knows how many values it has."""
+
+    def __init__(self, sites: Sites) -> None:
+        assert sites.solution is not None
+        self._solution = sites.solution
+        self._made: dict[int, Any] = {}
+
+    def __call__(self, ticket: Ticket) -> nn.Module:
+        number = self._solution.group_of[ticket.site]
+        observer = self._made.get(number)
+        if observer is None:
+            factory: Any = self._solution.groups[number].spec.observer
+            observer = self._made[number] = factory()
+            observer.values = 0
+        observer.values += 1
+        return observer  # type: ignore[no-any-return]
 
 
 def _insert(g: Rewriter, value: Node, observer: nn.Module, number: int) -> Node:

@@ -11,6 +11,9 @@ from qfx.graph import Reading
 from qfx.patterns import Match
 from qfx.reject import Reject
 
+KERNEL_KEY = "qfx_kernel"
+"""Metadata of a node that computes on codes: its kernel, in words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -25,6 +28,10 @@ class Bounds:
         high = min((b for b in (self.high, other.high) if b is not None), default=None)
         return Bounds(low, high)
 
+    def named(self) -> dict[str, float]:
+        """The ends there are, as keyword arguments ``low`` and ``high``."""
+        return {name: value for name, value in (("low", self.low), ("high", self.high)) if value is not None}
+
     def beyond(self, scale: float, zero_point: int, lowest: int = 0, highest: int = 255) -> Bounds:
         """The ends that saturation at the stored type does not give anyway.
 
@@ -37,22 +44,23 @@ class Bounds:
             high = None
         return Bounds(low, high)
 
+    @staticmethod
+    def of(clamp: Reading | None) -> Bounds:
+        """What a relu, relu6, hardtanh or clamp bounds; nothing for None."""
+        if clamp is None:
+            return Bounds()
+        attrs: Any = clamp.attrs
+        name = clamp.op.name
+        if name == "relu":
+            return Bounds(0.0)
+        if name == "relu6":
+            return Bounds(0.0, 6.0)
+        return Bounds(attrs["min_val"], attrs["max_val"]) if name == "hardtanh" else Bounds(attrs["min"], attrs["max"])
+
 
 def bounds(found: Match) -> Bounds:
     """What the clamps of a match amount to."""
-    return _of(found.first_clamp).then(_of(found.second_clamp))
-
-
-def _of(clamp: Reading | None) -> Bounds:
-    if clamp is None:
-        return Bounds()
-    attrs: Any = clamp.attrs
-    name = clamp.op.name
-    if name == "relu":
-        return Bounds(0.0)
-    if name == "relu6":
-        return Bounds(0.0, 6.0)
-    return Bounds(attrs["min_val"], attrs["max_val"]) if name == "hardtanh" else Bounds(attrs["min"], attrs["max"])
+    return Bounds.of(found.first_clamp).then(Bounds.of(found.second_clamp))
 
 
 def constant_clamps(found: Match) -> bool | Reject:

@@ -1,10 +1,15 @@
-"""Patterns of a reference graph: dequantize, an op, quantize."""
+"""Patterns of a reference graph: dequantize, an op, quantize.
+
+``x_scale`` and ``x_zero_point`` are there where the tensor is a plain integer one, whose parameters are arguments of
+dequantize; torch's quantized tensors carry theirs.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from qfx import ops
+from qfx.graph import Reading
 from qfx.ops import Op
 from qfx.patterns.language import Pattern, pattern
 from qfx.patterns.terms import AnyOf, any_of
@@ -30,9 +35,11 @@ def weighted_function(op: Op) -> Pattern:
     """A weighted op spelled as a function, its weight quantized in the graph."""
 
     @pattern
-    def quantized_function(x, w, w_scale, w_zero_point, scale, zero_point, b=None):  # type: ignore[no-untyped-def]
+    def quantized_function(  # type: ignore[no-untyped-def]
+        x, w, w_scale, w_zero_point, scale, zero_point, x_scale=None, x_zero_point=None, b=None
+    ):
         weight = ops.dequantize(ops.quantize(w, w_scale, w_zero_point).named("weight"))
-        y = op(ops.dequantize(x), weight, b).named("op")
+        y = op(ops.dequantize(x, x_scale, x_zero_point), weight, b).named("op")
         return ops.quantize(clamps(y), scale, zero_point).named("out")
 
     return quantized_function
@@ -42,8 +49,9 @@ def module(op: Op) -> Pattern:
     """A module of one input (`op` is the class's opaque op), then clamps."""
 
     @pattern
-    def quantized_module(x, scale, zero_point):  # type: ignore[no-untyped-def]
-        return ops.quantize(clamps(op(ops.dequantize(x)).named("op")), scale, zero_point).named("out")
+    def quantized_module(x, scale, zero_point, x_scale=None, x_zero_point=None):  # type: ignore[no-untyped-def]
+        y = op(ops.dequantize(x, x_scale, x_zero_point)).named("op")
+        return ops.quantize(clamps(y), scale, zero_point).named("out")
 
     return quantized_module
 
@@ -52,8 +60,10 @@ def binary(op: Op) -> Pattern:
     """An op of two tensors, then clamps."""
 
     @pattern
-    def quantized_binary(x, y, scale, zero_point):  # type: ignore[no-untyped-def]
-        z = op(ops.dequantize(x), ops.dequantize(y)).named("op")
+    def quantized_binary(  # type: ignore[no-untyped-def]
+        x, y, scale, zero_point, x_scale=None, x_zero_point=None, y_scale=None, y_zero_point=None
+    ):
+        z = op(ops.dequantize(x, x_scale, x_zero_point), ops.dequantize(y, y_scale, y_zero_point)).named("op")
         return ops.quantize(clamps(z), scale, zero_point).named("out")
 
     return quantized_binary
@@ -63,8 +73,8 @@ def with_number(op: Op) -> Pattern:
     """An op of a tensor and a number, then clamps."""
 
     @pattern
-    def quantized_with_number(x, c, scale, zero_point):  # type: ignore[no-untyped-def]
-        z = op(ops.dequantize(x), c.where(_is_number)).named("op")
+    def quantized_with_number(x, c, scale, zero_point, x_scale=None, x_zero_point=None):  # type: ignore[no-untyped-def]
+        z = op(ops.dequantize(x, x_scale, x_zero_point), c.where(_is_number)).named("op")
         return ops.quantize(clamps(z), scale, zero_point).named("out")
 
     return quantized_with_number
@@ -78,8 +88,9 @@ def unary(op: Op) -> Pattern:
     """An op of one tensor, then clamps."""
 
     @pattern
-    def quantized_unary(x, scale, zero_point):  # type: ignore[no-untyped-def]
-        return ops.quantize(clamps(op(ops.dequantize(x)).named("op")), scale, zero_point).named("out")
+    def quantized_unary(x, scale, zero_point, x_scale=None, x_zero_point=None):  # type: ignore[no-untyped-def]
+        y = op(ops.dequantize(x, x_scale, x_zero_point)).named("op")
+        return ops.quantize(clamps(y), scale, zero_point).named("out")
 
     return quantized_unary
 
@@ -102,8 +113,9 @@ def same(op: Op) -> Pattern:
     """An op whose result has its input's parameters."""
 
     @pattern
-    def quantized_same(x, scale, zero_point):  # type: ignore[no-untyped-def]
-        return ops.quantize(op(ops.dequantize(x).named("back")).named("op"), scale, zero_point).named("out")
+    def quantized_same(x, scale, zero_point, x_scale=None, x_zero_point=None):  # type: ignore[no-untyped-def]
+        y = op(ops.dequantize(x, x_scale, x_zero_point).named("back")).named("op")
+        return ops.quantize(y, scale, zero_point).named("out")
 
     return quantized_same
 
@@ -119,6 +131,49 @@ def gathered(op: Op) -> Pattern:
 
 
 @pattern
-def requantized(x, scale, zero_point):  # type: ignore[no-untyped-def]
+def requantized(x, scale, zero_point, x_scale=None, x_zero_point=None):  # type: ignore[no-untyped-def]
     """Back to float and at once to integers again."""
-    return ops.quantize(ops.dequantize(x), scale, zero_point).named("out")
+    return ops.quantize(ops.dequantize(x, x_scale, x_zero_point), scale, zero_point).named("out")
+
+
+def _read_once(reading: Reading) -> bool:
+    return len(reading.node.users) == 1
+
+
+def weighted_function_add(op: Op) -> Pattern:
+    """`weighted_function` whose result, quantized, is added to another tensor and read by nothing else."""
+
+    @pattern
+    def quantized_function_add(  # type: ignore[no-untyped-def]
+        x, w, w_scale, w_zero_point, x_scale, x_zero_point, inner, inner_zero, y, y_scale, y_zero, scale, zero_point,
+        b=None, again=None, again_zero=None,
+    ):  # fmt: skip
+        weight = ops.dequantize(ops.quantize(w, w_scale, w_zero_point).named("weight"))
+        z = op(ops.dequantize(x, x_scale, x_zero_point), weight, b).named("op")
+        return added(z, inner, inner_zero, again, again_zero, y, y_scale, y_zero, scale, zero_point)
+
+    return quantized_function_add
+
+
+def module_add(op: Op) -> Pattern:
+    """`module` whose result, quantized, is added to another tensor and read by nothing else."""
+
+    @pattern
+    def quantized_module_add(  # type: ignore[no-untyped-def]
+        x, x_scale, x_zero_point, inner, inner_zero, y, y_scale, y_zero, scale, zero_point, again=None, again_zero=None
+    ):
+        z = op(ops.dequantize(x, x_scale, x_zero_point)).named("op")
+        return added(z, inner, inner_zero, again, again_zero, y, y_scale, y_zero, scale, zero_point)
+
+    return quantized_module_add
+
+
+def added(
+    z: Any, inner: Any, inner_zero: Any, again: Any, again_zero: Any, y: Any, y_scale: Any, y_zero: Any,
+    scale: Any, zero_point: Any,
+) -> Any:  # fmt: skip
+    """`z`, quantized and dequantized, plus `y`; then clamps."""
+    inside = ops.quantize(z, inner, inner_zero).named("inside").where(_read_once)
+    back = ops.dequantize(inside, again, again_zero).where(_read_once)
+    total = ops.add(back, ops.dequantize(y, y_scale, y_zero)).named("sum")
+    return ops.quantize(clamps(total), scale, zero_point).named("out")

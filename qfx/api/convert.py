@@ -14,9 +14,10 @@ from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError, DowngradeError
 from qfx.graph.kept import DraftGraphModule
 from qfx.passes.convert import convert, observers
+from qfx.passes.lower.codes import KERNEL_KEY
 from qfx.passes.lower.native import NATIVE
-from qfx.passes.lower.native.weighted import KERNEL_KEY
-from qfx.passes.pipeline import Context, Pipeline, drop_dead_code, run_steps
+from qfx.passes.lower.onednn import ONEDNN
+from qfx.passes.pipeline import Context, Pipeline, Step, drop_dead_code, run_steps
 
 
 @no_collections()
@@ -110,7 +111,8 @@ def _preserved(prepared: ObservedGraphModule, custom: ConvertCustomConfig) -> li
     return [*prepared.plan.get("preserved", ()), *custom.preserved_attributes]
 
 
-TARGETS = ("native", "reference")
+LOWERED: dict[str, tuple[Step, ...]] = {"native": NATIVE, "onednn": ONEDNN}
+TARGETS = (*LOWERED, "reference")
 
 
 @no_collections()
@@ -135,7 +137,8 @@ def convert_fx(
         backend_config: accepted for the original's sake.
         keep_original_weights: not built yet.
         target: ``"native"`` (default: PyTorch's quantized kernels, the engine chosen layer by layer while
-            ``torch.backends.quantized.engine`` is ``"x86"``) or ``"reference"``.
+            ``torch.backends.quantized.engine`` is ``"x86"``), ``"onednn"`` (plain ``uint8`` and ``int8`` tensors, none
+            of torch's deprecated quantized dtypes) or ``"reference"``.
         strict: an instance no kernel takes, or doubtful statistics, are an error.
 
     Returns:
@@ -163,7 +166,7 @@ def convert_fx(
     if chosen == "reference":
         return _finished(gm)
     context = Context.of(gm)
-    run_steps(gm, Pipeline("lower", NATIVE, given=frozenset({"converted"})).steps, context)
+    run_steps(gm, Pipeline("lower", LOWERED[chosen], given=frozenset({"converted"})).steps, context)
     _report(gm, context, strict)
     return _finished(gm)
 

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 KEY = "qfx_origins"
 LINE_KEY = "qfx_line"
-_FRAMEWORK = ("torch.", "qfx.", "networkx.")
+_FRAMEWORK = ("torch.", "qfx.", "networkx.", "contextlib")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,10 @@ class ObserverBase(ABC, nn.Module):
 
     Attributes:
         batches: how many non-empty tensors were seen; 0 also after loading a state dict, which does not say.
-        seen_shape: shape of the last one, ``[]`` before. Neither is part of the state dict.
+        seen_shape: shape of the last one, ``[]`` before.
+        values: how many values of a graph share this observer, 1 by default; it is called once for each.
+        seen_shapes: shapes of the last ones, one for each of ``values``, in the order of calls. None of these is part
+            of the state dict.
     """
 
     def __init__(self, dtype: Any, is_dynamic: bool = False) -> None:
@@ -37,6 +40,8 @@ class ObserverBase(ABC, nn.Module):
         self.dtype = dtype
         self.is_dynamic = is_dynamic
         self.seen_shape: list[int] = []
+        self.seen_shapes: list[list[int]] = []
+        self.values = 1
         self.batches = 0
 
     @abstractmethod
@@ -56,6 +61,9 @@ class ObserverBase(ABC, nn.Module):
         if x.numel() == 0:
             return False
         self.seen_shape = list(x.shape)
+        self.seen_shapes.append(self.seen_shape)
+        if len(self.seen_shapes) > self.values:
+            self.seen_shapes.pop(0)
         self.batches += 1
         return True
 
@@ -84,6 +92,7 @@ class UniformQuantizationObserverBase(ObserverBase):
     min_val: Tensor
     max_val: Tensor
     seen_shape: list[int]
+    seen_shapes: list[list[int]]
 
     # The layout of the state dict, shared with the original: 2 made eps a buffer, 3 renamed min_vals/max_vals to
     # min_val/max_val and gave the histogram's unset range shape () instead of (0,).
@@ -207,6 +216,7 @@ class UniformQuantizationObserverBase(ObserverBase):
 
     def _forget(self) -> None:
         self.seen_shape = torch.jit.annotate(list[int], [])
+        self.seen_shapes = torch.jit.annotate(list[list[int]], [])
         self.batches = 0
         self._saw_empty = False
         self._saw_integers = False

@@ -43,6 +43,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
 
     histogram: Tensor
     seen_shape: list[int]
+    seen_shapes: list[list[int]]
 
     def __init__(
         self,

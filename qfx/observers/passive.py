@@ -34,6 +34,7 @@ class FixedQParamsObserver(ObserverBase):
     scale: Tensor
     zero_point: Tensor
     seen_shape: list[int]
+    seen_shapes: list[list[int]]
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class _NoQParams(ObserverBase):
     """An observer without statistics: returns its input, has no parameters to give."""
 
     seen_shape: list[int]
+    seen_shapes: list[list[int]]
 
     def forward(self, x: Tensor) -> Tensor:
         """Note the shape of ``x`` and return it."""
@@ -159,6 +161,7 @@ class RecordingObserver(_NoQParams):
 
     tensor_val: list[Tensor]
     seen_shape: list[int]
+    seen_shapes: list[list[int]]
 
     def __init__(self, dtype: torch.dtype = torch.quint8) -> None:
         super().__init__(dtype=dtype, is_dynamic=False)

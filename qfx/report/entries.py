@@ -19,7 +19,7 @@ from qfx.kernels.reference import overflow_risk
 Status = Literal["integer", "boundary", "float", "observed", "input", "output"]
 
 _RULE, _KERNEL, _OBSERVES = "qfx_rule", "qfx_kernel", "qfx_observes"
-_BOUNDARY = ("quantize_per_tensor", "quantize_per_channel", "dequantize")
+_BOUNDARY = ("quantize_per_tensor", "quantize_per_channel", "quantize", "dequantize")
 
 
 @dataclass(frozen=True)
@@ -146,19 +146,24 @@ def _notes(view: GraphView, node: Node, facts: _Facts) -> tuple[str, ...]:
     return tuple(found)
 
 
-def weight_of(view: GraphView, node: Node) -> Any:
-    """The quantized weight an integer kernel multiplies with, or None."""
+def weight_of(view: GraphView, node: Node) -> torch.Tensor | None:
+    """The codes of the weight an integer kernel multiplies with, output channels first; or None."""
+    owner, weight = None, None
     if node.op == "call_module":
-        module: Any = view.module(str(node.target))
-        weight = getattr(module, "weight", None)
-        found = weight() if callable(weight) else None
-        return found if found is not None and found.is_quantized and found.dim() > 1 else None
-    specs: Any = getattr(view.gm, "rebuilt", {})
-    for source in node.all_input_nodes:
-        spec = specs.get(str(source.target)) if source.op == "get_attr" else None
-        if spec is not None and hasattr(spec, "weight"):
-            return spec.weight
-    return None
+        owner = view.module(str(node.target))
+        weight = getattr(owner, "weight", None)
+        weight = weight() if callable(weight) else None
+    else:
+        specs: Any = getattr(view.gm, "rebuilt", {})
+        for source in node.all_input_nodes:
+            owner = specs.get(str(source.target)) if source.op == "get_attr" else None
+            if owner is not None and hasattr(owner, "weight"):
+                weight = owner.weight
+                break
+    if weight is None or weight.dim() < 2 or not (weight.is_quantized or weight.dtype is torch.int8):
+        return None
+    codes: torch.Tensor = weight.int_repr() if weight.is_quantized else weight
+    return codes.movedim(1, 0) if getattr(owner, "transposed", False) else codes
 
 
 def risks(view: GraphView, node: Node, codes: tuple[int | None, int | None]) -> tuple[float, float] | None:
@@ -167,9 +172,7 @@ def risks(view: GraphView, node: Node, codes: tuple[int | None, int | None]) -> 
     if weight is None:
         return None
     low, high = (0 if codes[0] is None else codes[0]), (255 if codes[1] is None else codes[1])
-    axis = weight.q_per_channel_axis() if weight.qscheme() == torch.per_channel_affine else 0
-    integers = weight.int_repr().movedim(axis, 0)
-    return overflow_risk(integers, max(0, low), min(255, high)), overflow_risk(integers, 0, 255)
+    return overflow_risk(weight, max(0, low), min(255, high)), overflow_risk(weight, 0, 255)
 
 
 def _macs(view: GraphView, node: Node, facts: _Facts) -> int | None:

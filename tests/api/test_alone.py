@@ -29,7 +29,7 @@ import qfx
 model = Net().eval()
 prepared = qfx.prepare_fx(model, qfx.get_default_qconfig_mapping("x86"), (x,))
 prepared(x)
-for target in ("native", "reference"):
+for target in ("native", "onednn", "reference"):
     int8 = qfx.convert_fx(prepared, target=target)
     int8(x)
     str(qfx.explain(int8)), str(qfx.summary(int8))
@@ -41,7 +41,7 @@ print("done")
 LOAD = """
 import sys
 import torch
-for target in ("native", "reference"):
+for target in ("native", "onednn", "reference"):
     int8, x, y = torch.load(f"{sys.argv[1]}/{target}.pt", weights_only=False)
     assert torch.equal(int8(x), y), target
 import qfx

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from qfx.passes.lower.native.elementwise import ELEMENTWISE
-from qfx.passes.lower.native.moves import MOVES, sink_splits
+from qfx.passes.lower.native.moves import MOVES
 from qfx.passes.lower.native.weighted import WEIGHTED_RULES
+from qfx.passes.lower.splits import sink_splits
 from qfx.passes.pipeline import FunctionPass, Pass, Step
 
 NATIVE: tuple[Step, ...] = (

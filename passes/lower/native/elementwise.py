@@ -14,8 +14,8 @@ from qfx.nn import intrinsic
 from qfx.nn.constant import ExactConstant
 from qfx.nn.intrinsic import quantized as fused
 from qfx.ops import Op
-from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
-from qfx.passes.lower.native.weighted import KERNEL_KEY, clamp_codes
+from qfx.passes.lower.codes import KERNEL_KEY, Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.native.weighted import clamp_codes
 from qfx.passes.lower.site import supported
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Guard, Rule, rule

@@ -16,7 +16,7 @@ from qfx.nn import intrinsic, quantized
 from qfx.nn.intrinsic import quantized as fused
 from qfx.nn.quantized import reference
 from qfx.ops import Op
-from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.codes import KERNEL_KEY, Bounds, bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.site import constant, supported
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
@@ -26,8 +26,6 @@ from qfx.patterns.catalogue.quantized import weighted_function
 from qfx.patterns.catalogue.weighted import WEIGHTED
 from qfx.reject import Reject
 from qfx.spellings import opaque
-
-KERNEL_KEY = "qfx_kernel"
 
 # Reference class -> (canonical op, quantized class, quantized class with relu).
 MODULES: dict[type[nn.Module], tuple[str, Any, Any]] = {

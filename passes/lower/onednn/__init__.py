@@ -1,0 +1,21 @@
+"""The onednn target: plain ``uint8`` and ``int8`` tensors, onednn's kernels, and integer code of our own."""
+
+from __future__ import annotations
+
+from qfx.passes.lower.onednn.elementwise import ELEMENTWISE
+from qfx.passes.lower.onednn.plain import make_plain
+from qfx.passes.lower.onednn.weighted import WEIGHTED_RULES
+from qfx.passes.lower.splits import sink_splits
+from qfx.passes.pipeline import FunctionPass, Pass, Step
+
+ONEDNN: tuple[Step, ...] = (
+    FunctionPass("keep splits in integers", sink_splits),
+    FunctionPass("make integers plain", make_plain),
+    Pass(
+        "lower to onednn",
+        (*WEIGHTED_RULES, *ELEMENTWISE),
+        requires=frozenset({"converted"}),
+        provides=frozenset({"lowered"}),
+        keep_misses=True,
+    ),
+)

@@ -1,0 +1,137 @@
+"""Convolutions and linear layers of plain integers, with the clamp or the addition that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from qfx import ops
+from qfx.kernels import onednn
+from qfx.kernels.kernel import KernelSite
+from qfx.kernels.onednn.kernels import WEIGHTED as KERNELS
+from qfx.ops import Op
+from qfx.passes.lower.codes import KERNEL_KEY, Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.native.weighted import FUSED, MODULES, function_site, module_parts, module_site
+from qfx.passes.lower.site import constant
+from qfx.passes.rewriter import Rewriter
+from qfx.passes.rule import Rule, rule
+from qfx.patterns import Match, Pattern
+from qfx.patterns.catalogue import quantized as shapes
+from qfx.qparams import QParams, quantize
+from qfx.reject import Reject
+from qfx.spellings import opaque
+
+Weight = tuple[Tensor, Tensor, Tensor | None]
+"""Codes, scales and bias."""
+
+SiteOf = Callable[[Match], KernelSite | Reject]
+WeightOf = Callable[[Match], Weight]
+
+
+def _function_weight(m: Match) -> Weight:
+    scale, zero, axis = m.w_scale.tensor, m.w_zero_point.tensor, m.weight.attrs["axis"]
+    return _codes(m.w.tensor.detach(), scale, zero, axis), scale, constant(m.b)
+
+
+def _module_weight(m: Match) -> Weight:
+    _, inner = module_parts(m)
+    axis = None if inner.weight_qscheme is torch.per_tensor_affine else inner.weight_axis_int
+    weight, bias = inner.weight.detach(), inner.bias
+    codes = _codes(weight, inner.weight_scale, inner.weight_zero_point, axis)
+    return codes, inner.weight_scale, None if bias is None else bias.detach()
+
+
+def _codes(weight: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None) -> Tensor:
+    how = QParams(scale, zero_point, axis, torch.int8)
+    return quantize(weight, how, saturate_storage=True)
+
+
+def _supported(site_of: SiteOf, *, add: bool) -> Callable[[Match], bool | Reject]:
+    def supports(m: Match) -> bool | Reject:
+        site = site_of(m)
+        if isinstance(site, Reject):
+            return Reject(site.reason, m.op.node)
+        kernel = KERNELS.get(site.op)
+        if kernel is None or (add and kernel.with_add is None):
+            return Reject(f"onednn has no {site.op}{' with an addition' if add else ''}", m.op.node)
+        refused = kernel.supports(site)
+        return True if refused is None else Reject(refused.reason, m.op.node)
+
+    return supports
+
+
+def _inside(m: Match) -> Bounds:
+    """The relu of a fused container."""
+    fused = m.op.node.op == "call_module" and type(module_parts(m)[0]) in FUSED
+    return Bounds(0.0) if fused else Bounds()
+
+
+def _alone(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
+    @rule(pattern, where=(per_tensor_output, constant_clamps, _supported(site_of, add=False)))
+    def lower_weighted(m: Match, g: Rewriter) -> Node:
+        site = site_of(m)
+        assert isinstance(site, KernelSite)
+        kernel, limits = KERNELS[site.op], bounds(m).then(_inside(m)).beyond(*output(m))
+        packed = g.packed(kernel.pack(site, *weight_of(m)))
+        inside = limits if kernel.bounded else Bounds()
+        y = g.call(kernel.call, m.x, m.x_scale, m.x_zero_point, packed, m.scale, m.zero_point, **inside.named())
+        y.meta[KERNEL_KEY] = kernel.name
+        if inside == limits:
+            return y
+        clamped = g.call(onednn.clamp, y, m.scale, m.zero_point, **limits.named())
+        clamped.meta[KERNEL_KEY] = "integer clamp"
+        return clamped
+
+    return lower_weighted
+
+
+# -- with the addition that follows --------------------------------------------------------------------------------
+def _same_shapes(m: Match) -> bool | Reject:
+    """The addition must not broadcast the layer's result: its sum lies where that result would."""
+    gm: Any = m.view.gm
+    layer, total = (gm.plan["shapes"].get(value.node.args[0].name) for value in (m.inside, m.out))
+    if layer and layer == total:
+        return True
+    return Reject(f"the shape of {m.op.node} is {layer}, that of {m.sum.node} {total}", m.sum.node)
+
+
+def _only_relu(m: Match) -> bool | Reject:
+    """onednn's sum is followed by relu or by nothing; what else saturation does not give is left to another rule."""
+    rest = bounds(m).beyond(*output(m))
+    return (rest.high is None and rest.low in (None, 0.0)) or Reject("onednn's sum takes no clamp but relu", m.sum.node)
+
+
+def _with_add(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
+    guards = (per_tensor_output, constant_clamps, _supported(site_of, add=True), _same_shapes, _only_relu)
+
+    @rule(pattern, where=guards)
+    def lower_weighted_add(m: Match, g: Rewriter) -> Node:
+        site = site_of(m)
+        assert isinstance(site, KernelSite)
+        kernel = KERNELS[site.op]
+        packed = g.packed(kernel.pack(site, *weight_of(m)))
+        how = {"relu": True} if bounds(m).beyond(*output(m)).low is not None else {}
+        layer, other = (m.x, m.x_scale, m.x_zero_point, packed), (m.y, m.y_scale, m.y_zero)
+        y = g.call(kernel.with_add, *layer, *other, m.scale, m.zero_point, **how)
+        y.meta[KERNEL_KEY] = f"{kernel.name}_add"
+        return y
+
+    return lower_weighted_add
+
+
+_OPS: tuple[Op, ...] = (ops.linear, ops.conv1d, ops.conv2d, ops.conv3d)
+_CLASSES: tuple[type[nn.Module], ...] = tuple(cls for cls, (op, _, _) in MODULES.items() if op in KERNELS)
+WEIGHTED_RULES: tuple[Rule, ...] = (
+    *(_with_add(shapes.weighted_function_add(op), function_site, _function_weight) for op in (ops.linear, ops.conv2d)),
+    *(
+        _with_add(shapes.module_add(opaque(cls)), module_site, _module_weight)
+        for cls in _CLASSES
+        if MODULES[cls][0] in ("linear", "conv2d")
+    ),
+    *(_alone(shapes.weighted_function(op), function_site, _function_weight) for op in _OPS),
+    *(_alone(shapes.module(opaque(cls)), module_site, _module_weight) for cls in (*_CLASSES, *FUSED)),
+)

@@ -1,0 +1,39 @@
+"""Splits stay in integers: dequantize moves behind them, to each item."""
+
+from __future__ import annotations
+
+from torch.fx import GraphModule, Node
+
+from qfx import ops
+from qfx.passes.lower.codes import KERNEL_KEY
+from qfx.passes.pipeline import Context
+
+SPLITS = (ops.chunk, ops.split, ops.unbind)
+
+
+def sink_splits(gm: GraphModule, context: Context) -> bool:
+    """Move dequantize behind a split: split the integers, dequantize the items."""
+    changed, g = False, context.rewriter
+    for node in list(gm.graph.nodes):
+        reading = context.view.read(node)
+        if reading.op not in SPLITS:
+            continue
+        back = reading.inputs[0]
+        items = list(node.users)
+        ready = isinstance(back, Node) and context.view.read(back).op is ops.dequantize
+        if not ready or any(context.view.read(item).op is not ops.getitem for item in items):
+            continue
+        node.replace_input_with(back, back.args[0])
+        context.view.forget(node)
+        node.meta[KERNEL_KEY] = f"quantized {reading.op.name}"
+        for item in items:
+            item.meta[KERNEL_KEY] = "quantized getitem"
+            readers = list(item.users)
+            with g.at(item.next, (item,)):
+                after = g.method("dequantize", item)
+            for user in readers:
+                user.replace_input_with(item, after)
+                context.view.forget(user)
+        g.erase_if_unused(back)
+        changed = True
+    return changed

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import qfx
-from qfx.errors import ConfigError, DowngradeError
+from qfx.errors import ConfigError, DowngradeError, RuleError
 
 torch.manual_seed(0)  # inputs are made once, here
 X1, X2, X3 = torch.randn(2, 4, 9), torch.randn(2, 4, 8, 8), torch.randn(2, 4, 5, 5, 5)
@@ -406,7 +406,7 @@ class NoQuantizedTensors(TorchDispatchMode):
 def test_onednn_makes_no_tensor_of_a_deprecated_dtype() -> None:
     prepared = qfx.prepare_fx(functional(), qfx.get_default_qconfig_mapping("x86"), (X2,))
     prepared(X2)
-    with pytest.raises(AssertionError, match="quantize_per_tensor"), NoQuantizedTensors():
+    with pytest.raises(RuleError, match="_make_per_tensor_quantized_tensor"), NoQuantizedTensors():
         qfx.convert_fx(prepared, target="native")(X2)
     with NoQuantizedTensors():
         int8 = qfx.convert_fx(prepared, target="onednn", strict=True)

@@ -24,8 +24,11 @@ from qfx.spellings import ModuleSpelling, spelling_of
 # A dequantize stands for what made the value, not for what reads it.
 _BOUNDARY = frozenset({ops.quantize, ops.dequantize})
 
+KERNEL_KEY = "qfx_kernel"
+"""Metadata of a node that computes on codes: its kernel, in words."""
+
 # Says what one node is; a node that takes its place is something else.
-_OF_ONE_NODE = frozenset({KEY, "qfx_observes", "qfx_kernel", "qfx_rule"})
+_OF_ONE_NODE = frozenset({KEY, "qfx_observes", KERNEL_KEY, "qfx_rule"})
 
 
 @dataclass(eq=False, slots=True)
@@ -105,6 +108,11 @@ class Rewriter:
         return self._insert(
             "call_module", path, self._written(inputs), {k: self._written(v) for k, v in kwargs.items()}
         )
+
+    def integer(self, node: Node, kernel: str) -> Node:
+        """Say that `node` computes on codes, by a kernel of this name, which ``explain`` reports; returns `node`."""
+        node.meta[KERNEL_KEY] = kernel
+        return node
 
     def same(self, like: Reading, instead: dict[Any, Any]) -> Node:
         """Emit the call of `like` again, word for word, with some of its input nodes replaced."""

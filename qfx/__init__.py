@@ -36,9 +36,15 @@ from qfx.config import QConfigAny as QConfigAny
 from qfx.config import QConfigMapping as QConfigMapping
 from qfx.config import QuantType as QuantType
 from qfx.config import StandaloneModuleConfigEntry as StandaloneModuleConfigEntry
+from qfx.config import get_default_backend_config as get_default_backend_config
 from qfx.config import get_default_qconfig as get_default_qconfig
 from qfx.config import get_default_qconfig_dict as get_default_qconfig_dict
 from qfx.config import get_default_qconfig_mapping as get_default_qconfig_mapping
+from qfx.config import get_fbgemm_backend_config as get_fbgemm_backend_config
+from qfx.config import get_native_backend_config as get_native_backend_config
+from qfx.config import get_onednn_backend_config as get_onednn_backend_config
+from qfx.config import get_qnnpack_backend_config as get_qnnpack_backend_config
+from qfx.config import get_x86_backend_config as get_x86_backend_config
 from qfx.config import qconfig_equals as qconfig_equals
 from qfx.observers import *  # noqa: F403  (the public observers, listed in qfx.observers.__all__)
 from qfx.passes import FunctionPass as FunctionPass

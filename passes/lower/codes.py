@@ -11,9 +11,6 @@ from qfx.graph import Reading
 from qfx.patterns import Match
 from qfx.reject import Reject
 
-KERNEL_KEY = "qfx_kernel"
-"""Metadata of a node that computes on codes: its kernel, in words."""
-
 
 @dataclass(frozen=True, slots=True)
 class Bounds:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch.fx import GraphModule, Node
 
 from qfx import ops
-from qfx.passes.lower.codes import KERNEL_KEY
 from qfx.passes.pipeline import Context
 
 SPLITS = (ops.chunk, ops.split, ops.unbind)
@@ -25,9 +24,9 @@ def sink_splits(gm: GraphModule, context: Context) -> bool:
             continue
         node.replace_input_with(back, back.args[0])
         context.view.forget(node)
-        node.meta[KERNEL_KEY] = f"quantized {reading.op.name}"
+        g.integer(node, f"quantized {reading.op.name}")
         for item in items:
-            item.meta[KERNEL_KEY] = "quantized getitem"
+            g.integer(item, "quantized getitem")
             readers = list(item.users)
             with g.at(item.next, (item,)):
                 after = g.method("dequantize", item)

@@ -10,14 +10,15 @@ from torch.fx import GraphModule, Node
 from qfx import ops
 from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
 from qfx.api.pause import no_collections
+from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError, DowngradeError
 from qfx.graph.kept import DraftGraphModule
 from qfx.passes.convert import convert, observers
-from qfx.passes.lower.codes import KERNEL_KEY
 from qfx.passes.lower.native import NATIVE
 from qfx.passes.lower.onednn import ONEDNN
 from qfx.passes.pipeline import Context, Pipeline, Step, drop_dead_code, run_steps
+from qfx.passes.rewriter import KERNEL_KEY
 
 
 @no_collections()
@@ -126,6 +127,7 @@ def convert_fx(
     *,
     target: str | None = None,
     strict: bool = False,
+    passes: dict[str, list[Step]] | None = None,
 ) -> QuantizedGraphModule:
     """Convert a calibrated model to integer kernels.
 
@@ -140,12 +142,14 @@ def convert_fx(
             ``torch.backends.quantized.engine`` is ``"x86"``), ``"onednn"`` (plain ``uint8`` and ``int8`` tensors, none
             of torch's deprecated quantized dtypes) or ``"reference"``.
         strict: an instance no kernel takes, or doubtful statistics, are an error.
+        passes: your own passes, by the stage after which they run: ``"convert"`` (the reference graph) or ``"lower"``
+            (what is left of it once the target has taken its part).
 
     Returns:
         A `QuantizedGraphModule`; ``plan["kernels"]`` names the kernel of each lowered node.
 
     Raises:
-        ConfigError: no such target, or something that is not built.
+        ConfigError: no such target or stage, or something that is not built.
         DowngradeError: `strict`, and something stays float that was to be quantized.
 
     Example:
@@ -163,11 +167,14 @@ def convert_fx(
     if keep_original_weights:
         raise ConfigError("keep_original_weights is not built yet; see docs/roadmap.md")
     gm = _reference(graph_module, convert_custom_config, qconfig_mapping, strict)
-    if chosen == "reference":
+    stages: dict[str, tuple[Step, ...]] = {"convert": (), "lower": LOWERED.get(chosen, ())}
+    steps = with_passes(stages, passes)
+    if not steps:
         return _finished(gm)
     context = Context.of(gm)
-    run_steps(gm, Pipeline("lower", LOWERED[chosen], given=frozenset({"converted"})).steps, context)
-    _report(gm, context, strict)
+    run_steps(gm, Pipeline("lower", steps, given=frozenset({"converted"})).steps, context)
+    if chosen != "reference":
+        _report(gm, context, strict)
     return _finished(gm)
 
 

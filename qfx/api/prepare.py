@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 
 from qfx.api.modules import FusedGraphModule, ObservedGraphModule
 from qfx.api.pause import no_collections
-from qfx.api.stages import with_passes
+from qfx.api.stages import PREPARE, with_passes
 from qfx.capture import capture
 from qfx.config import (
     BackendConfig,
@@ -94,7 +94,7 @@ def prepare_fx(
     choose(gm, mapping)
     _check_unused(gm, mapping, strict)
     context = Context.of(gm)
-    run_steps(gm, Pipeline("prepare", with_passes(passes)).steps, context)
+    run_steps(gm, Pipeline("prepare", with_passes(PREPARE, passes)).steps, context)
     found, sites = _annotate(context, backend, mapping, example_inputs)
     plan = _plan(found, sites) | {"bytes_before": state_bytes(model), "preserved": custom.preserved_attributes}
     observe(context, sites)
@@ -206,7 +206,7 @@ def fuse_fx(
     custom = _as(FuseCustomConfig, fuse_custom_config, "fuse_custom_config") or FuseCustomConfig()
     _as(BackendConfig, backend_config, "backend_config")
     gm = capture(model, draft=True)
-    run_steps(gm, Pipeline("fuse", with_passes(passes)).steps)
+    run_steps(gm, Pipeline("fuse", with_passes(PREPARE, passes)).steps)
     _preserve(model, gm, custom.preserved_attributes)
     made = FusedGraphModule.adopt(gm)
     assert isinstance(made, FusedGraphModule)

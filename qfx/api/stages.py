@@ -1,4 +1,4 @@
-"""The stages of prepare, each a tuple of passes: the whole pipeline on one screen."""
+"""The stages before annotation, each a tuple of passes: the whole pipeline on one screen."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ FUSE: tuple[Step, ...] = (
     Pass("fuse relu", FUSE_RELU, requires=_NORMALIZED, keep_misses=True),
 )
 
-STAGES: dict[str, tuple[Step, ...]] = {"normalize": tuple(NORMALIZE), "fuse": FUSE}
+PREPARE: dict[str, tuple[Step, ...]] = {"normalize": tuple(NORMALIZE), "fuse": FUSE}
 
 
-def with_passes(passes: dict[str, list[Step]] | None) -> tuple[Step, ...]:
-    """All steps, with a user's own after the stage they are named for.
+def with_passes(stages: dict[str, tuple[Step, ...]], passes: dict[str, list[Step]] | None) -> tuple[Step, ...]:
+    """All steps of some stages, with a user's own after the stage they are named for.
 
     Raises:
         ConfigError: there is no such stage.
     """
     extra = passes or {}
-    unknown = set(extra) - set(STAGES)
+    unknown = set(extra) - set(stages)
     if unknown:
-        raise ConfigError(f"no stage is called {', '.join(sorted(unknown))}; passes= takes {', '.join(STAGES)}")
-    return tuple(step for name, steps in STAGES.items() for step in (*steps, *extra.get(name, ())))
+        raise ConfigError(f"no stage is called {', '.join(sorted(unknown))}; passes= takes {', '.join(stages)}")
+    return tuple(step for name, steps in stages.items() for step in (*steps, *extra.get(name, ())))

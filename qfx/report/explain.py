@@ -54,6 +54,10 @@ class Explanation:
         return tuple(entry for entry in self.entries if entry.status == "float")
 
     def __str__(self) -> str:
+        return printed(self.__rich__())
+
+    def __rich__(self) -> Table:
+        """The table, for ``rich``."""
         table = Table("node", "op", "what became of it", "line", box=None, pad_edge=False)
         for entry in self.entries:
             if entry.status in ("input", "output", "observed"):
@@ -61,7 +65,7 @@ class Explanation:
             said = [f"{entry.kernel} by {entry.rule or 'conversion'}" if entry.status == "integer" else entry.status]
             said += [*entry.reasons, *entry.notes]
             table.add_row(entry.node, entry.op, "; ".join(said), entry.line.rpartition("/")[2])
-        return printed(table)
+        return table
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,10 @@ class Summary:
     bytes_before: int
     bytes_after: int
     risky: int
+
+    def __rich__(self) -> str:
+        """The same lines, for ``rich``."""
+        return str(self)
 
     def __str__(self) -> str:
         macs = "no shapes known" if self.coverage_macs is None else f"{self.coverage_macs:.1%} of multiply-accumulates"

@@ -153,3 +153,22 @@ def test_only_prepared_models_are_taken() -> None:
     prepared = qfx.prepare_fx(Net().eval(), MAPPING, (X,))
     with pytest.raises(ConfigError, match="not built yet"):
         qfx.convert_to_reference_fx(prepared, qconfig_mapping=MAPPING)
+
+
+def test_own_passes_run_after_the_stage_they_are_named_for() -> None:
+    seen: dict[str, list[str]] = {}
+
+    def look(stage: str) -> qfx.FunctionPass:
+        def note(gm: torch.fx.GraphModule, context: Any) -> bool:
+            seen[stage] = [str(n.target) for n in gm.graph.nodes if n.op.startswith("call")]
+            return False
+
+        return qfx.FunctionPass(stage, note)
+
+    prepared = qfx.prepare_fx(nn.Sequential(nn.Linear(4, 4)).eval(), MAPPING, (X[:, 0, 0, :4],))
+    prepared(X[:, 0, 0, :4])
+    qfx.convert_fx(prepared, passes={"convert": [look("convert")], "lower": [look("lower")]})
+    assert len(seen["convert"]) == 5  # quantize, dequantize, the layer, quantize, dequantize
+    assert len(seen["lower"]) == 3
+    with pytest.raises(ConfigError, match="no stage is called fuse; passes= takes convert, lower"):
+        qfx.convert_fx(prepared, passes={"fuse": []})

@@ -59,6 +59,19 @@ def test_digits() -> None:
     assert abs(found["int8, native"] - found["int8, reference"]) < 0.5
 
 
+def test_custom_lowering() -> None:
+    out = run("04_custom_lowering.py")
+    found = {
+        title: (share, decibels)
+        for title, share, decibels in re.findall(r"(with\w* the rule): (\d+)% of nodes in integers, ([\d.]+) dB", out)
+    }
+    assert found["without the rule"][0] == "50"
+    assert found["with the rule"][0] == "100"
+    assert found["with the rule"][1] == found["without the rule"][1]  # a table is the reference graph, bit for bit
+    assert out.count("table of silu by silu_by_table") == 2
+    assert "the target has no integer kernel for silu" in out
+
+
 def test_every_example_has_a_test() -> None:
     text = Path(__file__).read_text()
     assert [p.name for p in EXAMPLES.glob("*.py") if p.name not in text] == []

@@ -14,7 +14,7 @@ from qfx.nn import intrinsic
 from qfx.nn.constant import ExactConstant
 from qfx.nn.intrinsic import quantized as fused
 from qfx.ops import Op
-from qfx.passes.lower.codes import KERNEL_KEY, Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.native.weighted import clamp_codes
 from qfx.passes.lower.site import supported
 from qfx.passes.rewriter import Rewriter
@@ -29,7 +29,7 @@ def _guards(kernel: Kernel) -> tuple[Guard, ...]:
 
 
 def _finish(g: Rewriter, m: Match, y: Node, limits: Bounds, kernel: str) -> Node:
-    y.meta[KERNEL_KEY] = kernel
+    g.integer(y, kernel)
     return clamp_codes(g, y, limits.beyond(*output(m)))
 
 

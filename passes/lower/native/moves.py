@@ -7,7 +7,7 @@ from torch.fx import Node
 from qfx import ops
 from qfx.kernels.native import NATIVE
 from qfx.ops import Op, QParamClass
-from qfx.passes.lower.codes import KERNEL_KEY, output, per_tensor_output
+from qfx.passes.lower.codes import output, per_tensor_output
 from qfx.passes.lower.parameters import parameters, quantized_items, same_parameters
 from qfx.passes.lower.site import supported
 from qfx.passes.lower.splits import SPLITS
@@ -25,9 +25,7 @@ def _same(op: Op) -> Rule:
 
     @rule(shapes.same(op), where=(per_tensor_output, *takes, same_parameters))
     def lower_same(m: Match, g: Rewriter) -> Node:
-        y = g.same(m.op, {m.back.node: m.x})
-        y.meta[KERNEL_KEY] = f"quantized {op.name}" if kernel is None else kernel.name
-        return y
+        return g.integer(g.same(m.op, {m.back.node: m.x}), f"quantized {op.name}" if kernel is None else kernel.name)
 
     return lower_same
 
@@ -38,7 +36,7 @@ def lower_cat(m: Match, g: Rewriter) -> Node:
     items = [m.view.read(item).inputs[0] for item in m.xs]
     kernel = NATIVE["cat"]
     y = g.call(kernel.call, items, m.op.attrs["dim"], m.scale, m.zero_point)
-    y.meta[KERNEL_KEY] = kernel.name
+    g.integer(y, kernel.name)
     return y
 
 
@@ -46,7 +44,7 @@ def lower_cat(m: Match, g: Rewriter) -> Node:
 def lower_stack(m: Match, g: Rewriter) -> Node:
     """Stacking of values with the same parameters."""
     y = g.same(m.op, {item: m.view.read(item).inputs[0] for item in m.xs})
-    y.meta[KERNEL_KEY] = "quantized stack"
+    g.integer(y, "quantized stack")
     return y
 
 

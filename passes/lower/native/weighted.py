@@ -16,7 +16,7 @@ from qfx.nn import intrinsic, quantized
 from qfx.nn.intrinsic import quantized as fused
 from qfx.nn.quantized import reference
 from qfx.ops import Op
-from qfx.passes.lower.codes import KERNEL_KEY, Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.site import constant, supported
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
@@ -74,7 +74,7 @@ def _function(op: Op) -> Rule:
         spec, limits = kernel.pack(site, function_weight(m), constant(m.b)), bounds(m)
         relu = limits.low == 0.0 and kernel.with_relu is not None
         y = g.call(kernel.with_relu if relu else kernel.call, m.x, g.packed(spec), m.scale, m.zero_point)
-        y.meta[KERNEL_KEY] = f"{kernel.name}{'_relu' if relu else ''} ({spec.engine})"
+        g.integer(y, f"{kernel.name}{'_relu' if relu else ''} ({spec.engine})")
         return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
 
     return lower_function
@@ -85,7 +85,7 @@ def clamp_codes(g: Rewriter, y: Node, limits: Bounds) -> Node:
     if limits == Bounds():
         return y
     clamped = g.call(torch.clamp, y, min=limits.low, max=limits.high)
-    clamped.meta[KERNEL_KEY] = "clamp of codes"
+    g.integer(clamped, "clamp of codes")
     return clamped
 
 
@@ -140,7 +140,7 @@ def _module(cls: type[nn.Module]) -> Rule:
         path = str(m.op.node.target)
         at = path if g.sole_caller(path) else None
         y = g.module(made, m.x, at=at, stem=path.replace(".", "_"))
-        y.meta[KERNEL_KEY] = f"{kernel.name}{'_relu' if relu else ''} ({choice.engine})"
+        g.integer(y, f"{kernel.name}{'_relu' if relu else ''} ({choice.engine})")
         return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
 
     return lower_module

@@ -13,7 +13,7 @@ from qfx import ops
 from qfx.graph import Reading
 from qfx.kernels import onednn
 from qfx.ops import Op
-from qfx.passes.lower.codes import KERNEL_KEY, Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.native.moves import KEEPING
 from qfx.passes.lower.parameters import numbers, quantized_items, same_parameters
 from qfx.passes.rewriter import Rewriter
@@ -28,18 +28,13 @@ TABLES = (ops.sigmoid, ops.tanh, ops.hardsigmoid, ops.hardswish, ops.elu, ops.le
 """Functions of one value; any such op the backend config lists can be added."""
 
 
-def _named(y: Node, kernel: str) -> Node:
-    y.meta[KERNEL_KEY] = kernel
-    return y
-
-
 # -- two tensors ---------------------------------------------------------------------------------------------------
 def _arithmetic(op: Op, function: Callable[..., Tensor]) -> Rule:
     @rule(shapes.binary(op), where=GUARDS)
     def lower_arithmetic(m: Match, g: Rewriter) -> Node:
         left, right = (m.x, m.x_scale, m.x_zero_point), (m.y, m.y_scale, m.y_zero_point)
         y = g.call(function, *left, *right, m.scale, m.zero_point, **bounds(m).beyond(*output(m)).named())
-        return _named(y, f"integer {op.name}")
+        return g.integer(y, f"integer {op.name}")
 
     return lower_arithmetic
 
@@ -53,7 +48,7 @@ def _table(m: Match, g: Rewriter, function: Callable[[Tensor], Tensor], name: st
         return found if limits == Bounds() else found.clamp(limits.low, limits.high)
 
     table = onednn.table_of(clamped, *numbers(m.x_scale, m.x_zero_point), *output(m))
-    return _named(g.call(onednn.lookup, m.x, g.attribute("_table", table)), f"table of {name}")
+    return g.integer(g.call(onednn.lookup, m.x, g.attribute("_table", table)), f"table of {name}")
 
 
 def _function(m: Match) -> Callable[[Tensor], Tensor]:
@@ -99,7 +94,7 @@ def _clamp(op: Op) -> Rule:
     @rule(shapes.same(op), where=(per_tensor_output, _constant_bounds, same_parameters))
     def lower_clamp(m: Match, g: Rewriter) -> Node:
         limits = Bounds.of(m.op).named()
-        return _named(g.call(onednn.clamp, m.x, m.scale, m.zero_point, **limits), "integer clamp")
+        return g.integer(g.call(onednn.clamp, m.x, m.scale, m.zero_point, **limits), "integer clamp")
 
     return lower_clamp
 
@@ -116,7 +111,7 @@ def _own(op: Op, function: Callable[..., Tensor], arguments: Arguments, *guards:
     @rule(shapes.same(op), where=(per_tensor_output, _constant_bounds, *guards, same_parameters))
     def lower_own(m: Match, g: Rewriter) -> Node:
         more, named = arguments(m)
-        return _named(g.call(function, m.x, *more, **named), f"integer {op.name}")
+        return g.integer(g.call(function, m.x, *more, **named), f"integer {op.name}")
 
     return lower_own
 
@@ -166,7 +161,7 @@ def _moved(op: Op, *guards: Guard) -> Rule:
 
     @rule(shapes.same(op), where=(per_tensor_output, *guards, same_parameters))
     def lower_moved(m: Match, g: Rewriter) -> Node:
-        return _named(g.same(m.op, {m.back.node: m.x}), f"integer {op.name}")
+        return g.integer(g.same(m.op, {m.back.node: m.x}), f"integer {op.name}")
 
     return lower_moved
 
@@ -177,14 +172,14 @@ def lower_cat(m: Match, g: Rewriter) -> Node:
     items = [m.view.read(item).inputs for item in m.xs]
     columns: list[list[Any]] = [list(column) for column in zip(*items, strict=True)]
     y = g.call(onednn.cat, *columns, m.scale, m.zero_point, dim=m.op.attrs["dim"])
-    return _named(y, "integer cat")
+    return g.integer(y, "integer cat")
 
 
 @rule(shapes.gathered(ops.stack), where=(per_tensor_output, quantized_items))
 def lower_stack(m: Match, g: Rewriter) -> Node:
     """Stacking of values with the same parameters."""
     y = g.same(m.op, {item: m.view.read(item).inputs[0] for item in m.xs})
-    return _named(y, "integer stack")
+    return g.integer(y, "integer stack")
 
 
 @rule(shapes.requantized, where=(per_tensor_output,))
@@ -193,7 +188,7 @@ def requantize(m: Match, g: Rewriter) -> Node:
     if numbers(m.x_scale, m.x_zero_point) == output(m):
         return m.x  # type: ignore[no-any-return]
     y = g.call(onednn.requantize, m.x, m.x_scale, m.x_zero_point, m.scale, m.zero_point)
-    return _named(y, "integer requantize")
+    return g.integer(y, "integer requantize")
 
 
 _DONE = (*CLAMPS, ops.mean, ops.pad, ops.interpolate)

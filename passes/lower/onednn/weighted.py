@@ -14,7 +14,7 @@ from qfx.kernels import onednn
 from qfx.kernels.kernel import KernelSite
 from qfx.kernels.onednn.kernels import WEIGHTED as KERNELS
 from qfx.ops import Op
-from qfx.passes.lower.codes import KERNEL_KEY, Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.native.weighted import FUSED, MODULES, function_site, module_parts, module_site
 from qfx.passes.lower.site import constant
 from qfx.passes.rewriter import Rewriter
@@ -79,11 +79,11 @@ def _alone(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
         packed = g.packed(kernel.pack(site, *weight_of(m)))
         inside = limits if kernel.bounded else Bounds()
         y = g.call(kernel.call, m.x, m.x_scale, m.x_zero_point, packed, m.scale, m.zero_point, **inside.named())
-        y.meta[KERNEL_KEY] = kernel.name
+        g.integer(y, kernel.name)
         if inside == limits:
             return y
         clamped = g.call(onednn.clamp, y, m.scale, m.zero_point, **limits.named())
-        clamped.meta[KERNEL_KEY] = "integer clamp"
+        g.integer(clamped, "integer clamp")
         return clamped
 
     return lower_weighted
@@ -116,9 +116,7 @@ def _with_add(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
         packed = g.packed(kernel.pack(site, *weight_of(m)))
         how = {"relu": True} if bounds(m).beyond(*output(m)).low is not None else {}
         layer, other = (m.x, m.x_scale, m.x_zero_point, packed), (m.y, m.y_scale, m.y_zero)
-        y = g.call(kernel.with_add, *layer, *other, m.scale, m.zero_point, **how)
-        y.meta[KERNEL_KEY] = f"{kernel.name}_add"
-        return y
+        return g.integer(g.call(kernel.with_add, *layer, *other, m.scale, m.zero_point, **how), f"{kernel.name}_add")
 
     return lower_weighted_add
 

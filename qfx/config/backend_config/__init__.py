@@ -13,6 +13,7 @@ from qfx.config.backend_config.engines import (
     get_qnnpack_backend_config,
     get_x86_backend_config,
 )
+from qfx.config.backend_config.moves import get_default_backend_config
 from qfx.config.backend_config.observation_type import ObservationType
 from qfx.config.backend_config.pattern_config import BackendPatternConfig, Pattern
 
@@ -24,6 +25,7 @@ __all__ = [
     "ObservationType",
     "Pattern",
     "first_supported",
+    "get_default_backend_config",
     "get_fbgemm_backend_config",
     "get_native_backend_config",
     "get_native_backend_config_dict",

@@ -15,6 +15,7 @@ PACKAGES = {"qfx": "qfx", "passes": "qfx.passes", "patterns": "qfx.patterns"}
 LAYERS = {
     "errors": 0,
     "reject": 0,
+    "quick": 0,
     "ops": 1,
     "spellings": 1,
     "dtypes": 1,

@@ -16,9 +16,10 @@ from qfx import dtypes
 from qfx.errors import ConfigError, ObservationError
 from qfx.observers.factory import with_args, with_callable_args
 from qfx.qparams import EPS, QParams, range_to_qparams, symmetric_zero_point
+from qfx.quick import QuickAttributes
 
 
-class ObserverBase(ABC, nn.Module):
+class ObserverBase(QuickAttributes, ABC, nn.Module):
     """Base of all observers: a module that returns its input and remembers something of it.
 
     A subclass implements ``forward`` and ``calculate_qparams``.

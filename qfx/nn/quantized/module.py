@@ -15,6 +15,7 @@ from qfx.kernels.packing import PackedSpec, current_engine
 from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import InputError, ModuleTypeError
 from qfx.nn.intrinsic import _FusedModule
+from qfx.quick import QuickAttributes
 
 
 def check_rank(x: torch.Tensor, rank: int, layout: str) -> None:
@@ -57,7 +58,7 @@ def unpacked() -> Iterator[None]:
         _making.unpacked = before
 
 
-class WeightedQuantizedModule(torch.nn.Module):
+class WeightedQuantizedModule(QuickAttributes, torch.nn.Module):
     """A quantized module that lowering makes from a reference module, by ``from_reference``."""
 
     _FLOAT_MODULE: Any = ()

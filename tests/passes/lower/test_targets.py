@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import io
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import qfx
-from qfx.errors import ConfigError, DowngradeError, RuleError
+from qfx.errors import ConfigError, DowngradeError
 
 torch.manual_seed(0)  # inputs are made once, here
 X1, X2, X3 = torch.randn(2, 4, 9), torch.randn(2, 4, 8, 8), torch.randn(2, 4, 5, 5, 5)
@@ -298,30 +294,6 @@ def test_a_clamp_the_type_gives_anyway_costs_nothing() -> None:
     assert "clamp of codes" not in check_relu.plan["kernels"].values()
 
 
-def saved(gm: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(gm, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-@pytest.mark.parametrize("way", [copy.deepcopy, lambda gm: pickle.loads(pickle.dumps(gm)), saved])
-def test_copies_compute_the_same(way: Any, target: str) -> None:
-    model = net(
-        lambda m, x: F.linear(F.relu6(m.a(x)).mean([2, 3]), m.b.weight, m.b.bias) * 2,
-        a=nn.Conv2d(4, 4, 1),
-        b=nn.Linear(4, 3),
-    )
-    _, lowered = both(model, X2, target=target)
-    expected = lowered(X2)
-    for engine in ("fbgemm", "onednn"):
-        torch.backends.quantized.engine = engine
-        other = way(lowered)
-        assert isinstance(other, qfx.QuantizedGraphModule)
-        assert torch.equal(other(X2), expected)
-        assert other.plan == lowered.plan
-
-
 @pytest.mark.parametrize("engine", ["fbgemm", "onednn", "qnnpack"])
 def test_a_set_engine_is_obeyed(engine: str) -> None:
     model = net(lambda m, x: m.b(F.relu(m.a(x)).mean([2, 3])), a=nn.Conv2d(4, 4, 3), b=nn.Linear(4, 3))
@@ -346,73 +318,6 @@ def test_shapes_may_change_between_calls_and_channels_last_stays(target: str) ->
     x = X2.contiguous(memory_format=torch.channels_last)
     assert torch.equal(lowered(x), lowered(X2))
     assert lowered(x).is_contiguous(memory_format=torch.channels_last)
-
-
-def functional() -> nn.Module:
-    return net(
-        lambda m, x: F.linear(F.relu6(F.conv2d(x, m.a.weight)).mean([2, 3]), m.b.weight, m.b.bias) * 2,
-        a=nn.Conv2d(4, 4, 1),
-        b=nn.Linear(4, 3),
-    )
-
-
-def test_the_state_dict_has_the_packed_weights_and_loads_strictly(target: str) -> None:
-    model = functional()
-    _, first = both(model, X2, target=target)
-    other = copy.deepcopy(model)
-    other.a.weight.data.mul_(0.5)
-    _, second = both(other, X2 * 3, target=target)
-    state = copy.copy(first.state_dict())
-    assert {"_packed_weight_0", "_packed_weight_1"} <= set(state)
-    assert not torch.equal(first(X2), second(X2))
-    second.load_state_dict(state, strict=True)
-    assert torch.equal(first(X2), second(X2))
-    assert "_packed_weight_0" in state  # what was loaded is not changed
-    del state["_packed_weight_1"]
-    with pytest.raises(RuntimeError, match=r"Missing key.*_packed_weight_1"):
-        second.load_state_dict(state, strict=True)
-
-
-def test_a_state_dict_of_another_model_is_refused(target: str) -> None:
-    _, first = both(functional(), X2, target=target)
-    wider = net(functional().function, a=nn.Conv2d(4, 4, 3), b=nn.Linear(4, 3))
-    _, second = both(wider, X2, target=target)
-    with pytest.raises(Exception, match=r"weight of shape \(4, 4, 3, 3\), this layer \(4, 4, 1, 1\)"):
-        first.load_state_dict(second.state_dict())
-
-
-def test_no_float_weight_stays_beside_its_codes() -> None:
-    _, lowered = both(functional(), X2)
-    assert [name for name, _ in lowered.named_parameters()] == []
-    assert {name for name, _ in lowered.named_buffers()} == {
-        n.target for n in lowered.graph.nodes if n.op == "get_attr"
-    } - {
-        "_packed_weight_0",
-        "_packed_weight_1",
-        "_constant_0",
-    }
-
-
-class NoQuantizedTensors(TorchDispatchMode):
-    """Fails where an operator returns a tensor of one of torch's quantized dtypes."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for each in found if isinstance(found, tuple | list) else (found,):
-            assert not (isinstance(each, torch.Tensor) and each.is_quantized), func
-        return found
-
-
-def test_onednn_makes_no_tensor_of_a_deprecated_dtype() -> None:
-    prepared = qfx.prepare_fx(functional(), qfx.get_default_qconfig_mapping("x86"), (X2,))
-    prepared(X2)
-    with pytest.raises(RuleError, match="_make_per_tensor_quantized_tensor"), NoQuantizedTensors():
-        qfx.convert_fx(prepared, target="native")(X2)
-    with NoQuantizedTensors():
-        int8 = qfx.convert_fx(prepared, target="onednn", strict=True)
-        assert torch.equal(saved(int8)(X2), int8(X2))
-        assert str(qfx.explain(int8))
-        int8.load_state_dict(int8.state_dict())
 
 
 def test_onednn_refuses_activations_of_other_codes() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from qfx.errors import ConfigError
+from qfx.quick import QuickAttributes
 
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_affine_float_qparams)
 _SCHEMES = (None, torch.per_tensor_affine, *_PER_CHANNEL)
@@ -24,7 +25,7 @@ _STORAGE = {
 }
 
 
-class ReferenceQuantizedModule(torch.nn.Module):
+class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
     """Mixin for float modules with a ``weight``: holds how that weight is quantized.
 
     ``weight_qparams`` is a dict of ``qscheme`` (None, ``per_tensor_affine``, ``per_channel_affine`` or

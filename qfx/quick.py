@@ -1,0 +1,24 @@
+"""Cheap attributes for modules that are made by the thousand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_PLAIN = frozenset({int, float, bool, str, tuple, list, torch.dtype, torch.qscheme})
+
+
+class QuickAttributes:
+    """Mixin before ``nn.Module``: numbers, words and lists are set without a search for parameters in them.
+
+    ``nn.Module.__setattr__`` asks of every value whether it is a parameter, a buffer or a module, which is a third of
+    the cost of making an observer.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.__dict__
+        if type(value) in _PLAIN and name not in own.get("_buffers", ()) and name not in own.get("_parameters", ()):
+            own[name] = value
+        else:
+            super().__setattr__(name, value)

@@ -1,0 +1,114 @@
+"""Converted models survive copies, pickles and state dicts, on every target, and hold nothing they should not."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import qfx
+from qfx.errors import RuleError
+
+torch.manual_seed(0)  # the input is made once, here
+X2 = torch.randn(2, 4, 8, 8)
+
+
+class Net(nn.Module):
+    def __init__(self, kernel: int = 1) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(4, 4, kernel), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu6(self.a(F.conv2d(x, self.a.weight))).mean([2, 3])
+        return F.linear(x, self.b.weight, self.b.bias) * 2
+
+
+@pytest.fixture(params=["native", "onednn", "reference"])
+def target(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def converted(model: nn.Module, target: str, x: torch.Tensor = X2) -> qfx.QuantizedGraphModule:
+    prepared = qfx.prepare_fx(model.eval(), qfx.get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    return qfx.convert_fx(prepared, target=target)
+
+
+def saved(gm: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(gm, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda gm: pickle.loads(pickle.dumps(gm)), saved])
+def test_copies_compute_the_same(way: Any, target: str) -> None:
+    lowered = converted(Net(), target)
+    expected = lowered(X2)
+    for engine in ("fbgemm", "onednn"):
+        torch.backends.quantized.engine = engine
+        other = way(lowered)
+        assert isinstance(other, qfx.QuantizedGraphModule)
+        assert torch.equal(other(X2), expected)
+        assert other.plan == lowered.plan
+
+
+def test_state_dicts_load_strictly(target: str) -> None:
+    model = Net()
+    first = converted(model, target)
+    other = copy.deepcopy(model)
+    other.a.weight.data.mul_(0.5)
+    second = converted(other, target, X2 * 3)
+    state = copy.copy(first.state_dict())
+    assert not torch.equal(first(X2), second(X2))
+    second.load_state_dict(state, strict=True)
+    assert torch.equal(first(X2), second(X2))
+    if target != "reference":
+        assert "_packed_weight_1" in state  # what was loaded is not changed
+        del state["_packed_weight_1"]
+        with pytest.raises(RuntimeError, match=r"Missing key.*_packed_weight_1"):
+            second.load_state_dict(state, strict=True)
+
+
+@pytest.mark.parametrize("name", ["native", "onednn"])
+def test_a_state_dict_of_another_model_is_refused(name: str) -> None:
+    first, second = converted(Net(), name), converted(Net(3), name)
+    with pytest.raises(Exception, match=r"weight of shape \(4, 4, 3, 3\), this layer \(4, 4, 1, 1\)"):
+        first.load_state_dict(second.state_dict())
+
+
+@pytest.mark.parametrize("name", ["native", "onednn"])
+def test_no_float_weight_stays_beside_its_codes(name: str) -> None:
+    lowered = converted(Net(), name)
+    fetched = {str(n.target) for n in lowered.graph.nodes if n.op == "get_attr"}
+    assert [name for name, _ in lowered.named_parameters()] == []
+    assert {name for name, _ in lowered.named_buffers()} == fetched - set(lowered.rebuilt)
+
+
+class NoQuantizedTensors(TorchDispatchMode):
+    """Fails where an operator returns a tensor of one of torch's quantized dtypes."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for each in found if isinstance(found, tuple | list) else (found,):
+            assert not (isinstance(each, torch.Tensor) and each.is_quantized), func
+        return found
+
+
+def test_onednn_makes_no_tensor_of_a_deprecated_dtype() -> None:
+    prepared = qfx.prepare_fx(Net().eval(), qfx.get_default_qconfig_mapping("x86"), (X2,))
+    prepared(X2)
+    with pytest.raises(RuleError, match="_make_per_tensor_quantized_tensor"), NoQuantizedTensors():
+        qfx.convert_fx(prepared, target="native")(X2)
+    with NoQuantizedTensors():
+        int8 = qfx.convert_fx(prepared, target="onednn", strict=True)
+        assert torch.equal(saved(int8)(X2), int8(X2))
+        assert str(qfx.explain(int8))
+        int8.load_state_dict(int8.state_dict())

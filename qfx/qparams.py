@@ -236,7 +236,7 @@ def _broadcast(qparams: QParams, dims: int, device: torch.device) -> tuple[Tenso
     scale = torch.as_tensor(qparams.scale, device=device).to(torch.float32).reshape(-1)
     zero_point = torch.as_tensor(qparams.zero_point, device=device).to(torch.float32).reshape(-1)
     if qparams.axis is None:
-        return scale, zero_point
+        return scale.reshape(()), zero_point.reshape(())
     shape = [1] * dims
     shape[qparams.axis] = -1
     return scale.reshape(shape), zero_point.reshape(shape)

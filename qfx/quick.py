@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 _PLAIN = frozenset({int, float, bool, str, tuple, list, torch.dtype, torch.qscheme})
+_TABLES = ("_parameters", "_buffers", "_modules")
 
 
 class QuickAttributes:
@@ -18,7 +19,7 @@ class QuickAttributes:
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
-        if type(value) in _PLAIN and name not in own.get("_buffers", ()) and name not in own.get("_parameters", ()):
+        if type(value) in _PLAIN and not any(name in own.get(table, ()) for table in _TABLES):
             own[name] = value
         else:
             super().__setattr__(name, value)

@@ -150,3 +150,10 @@ def test_qparams_compare_and_survive_copies() -> None:
     assert a != QParams(t(0.5, 2.0), torch.tensor([0, 1]), 0, torch.qint8, qscheme=torch.per_channel_affine)
     assert QParams(0.5, 1) == QParams(t(0.5), torch.tensor([1]))
     assert QParams(0.5) != 0.5
+
+
+def test_a_number_stays_without_dimensions() -> None:
+    q = QParams(0.5, 10, dtype=torch.quint8)
+    codes = quantize(torch.tensor(1.0), q)
+    assert (codes.shape, int(codes)) == ((), 12)
+    assert dequantize(codes, q).shape == ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from qfx.graph.attributes import free_name as free_name
 from qfx.graph.attributes import get_attribute as get_attribute
 from qfx.graph.attributes import parent_of as parent_of
 from qfx.graph.attributes import set_attribute as set_attribute

@@ -40,13 +40,3 @@ def set_attribute(root: nn.Module, fqn: str, value: Any) -> None:
         owner.register_buffer(name, value)
     else:
         setattr(owner, name, value)
-
-
-def free_name(root: nn.Module, stem: str) -> str:
-    """The first of ``stem``, ``stem_1`` ... that is no attribute of `root` yet."""
-    if not hasattr(root, stem):
-        return stem
-    number = 1
-    while hasattr(root, f"{stem}_{number}"):
-        number += 1
-    return f"{stem}_{number}"

@@ -159,7 +159,5 @@ def test_200_patterns_cost_about_one_step_a_node(nodes: int) -> None:
     for node in view.gm.graph.nodes:
         for p, _ in index.candidates(view, node):
             steps += match(p, view, node).steps
-    per_node = steps / nodes
-    assert per_node < 20  # 200 patterns tried naively would cost 200 and more
-    flat = {2_000: None, 20_000: None}
-    flat[nodes] = per_node
+    # 200 patterns tried one by one would cost 200 steps and more; here most nodes fit none and cost none.
+    assert steps / nodes < 5

@@ -39,8 +39,9 @@ def test_custom_pattern(capture: str) -> None:
     )
 
 
-def test_quantize_efficientnet() -> None:
-    out = run("01_quantize_efficientnet.py", "--crops", "40")
+@pytest.mark.parametrize("target", ["native", "onednn"])
+def test_quantize_efficientnet(target: str) -> None:
+    out = run("01_quantize_efficientnet.py", "--crops", "40", "--target", target)
     decibels, agreement = re.search(
         r"40 crops of held-out pictures: ([\d.]+) dB, same top-1 class as float on ([\d.]+)%", out
     ).groups()

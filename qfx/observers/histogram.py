@@ -8,7 +8,7 @@ from torch import Tensor
 from qfx import dtypes
 from qfx.errors import ConfigError
 from qfx.observers.base import UniformQuantizationObserverBase
-from qfx.observers.bins import column_extremes, count, count_large, in_storage_order, rebin
+from qfx.observers.bins import block_extremes, count, count_large, in_storage_order, rebin
 from qfx.observers.l2_search import l2_range
 from qfx.observers.minmax import extremes
 from qfx.observers.statistics import HistogramStatistics
@@ -98,7 +98,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
         return x_orig
 
     def _extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return extremes(x, self.min_val.dtype) if x.numel() < self._exact_below else column_extremes(x)
+        return extremes(x, self.min_val.dtype) if x.numel() < self._exact_below else block_extremes(x)
 
     def _finite(self, x: Tensor) -> Tensor:
         self._saw_nan = self._saw_nan or bool(x.isnan().any())

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qfx.observers.bins import column_extremes, count, count_large, in_storage_order, prime_stride, rebin
+from qfx.observers.bins import block_extremes, count, count_large, in_storage_order, prime_stride, rebin
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000, 1 << 14, 50_003, 300_001])
@@ -43,10 +43,10 @@ def test_storage_order_copies_only_what_has_holes() -> None:
         assert torch.equal(in_storage_order(holes).sort()[0], holes.reshape(-1).sort()[0])
 
 
-def test_column_extremes_see_every_value() -> None:
+def test_block_extremes_see_every_value() -> None:
     for size in (32, 33, 1000, 6400):
         x = torch.randn(size)
-        least, most = column_extremes(x)
+        least, most = block_extremes(x)
         assert (least.min(), most.max()) == (x.min(), x.max())
 
 
@@ -63,7 +63,7 @@ def test_a_large_tensor_is_counted_exactly_in_its_tails_and_in_total() -> None:
     x = torch.randn(300_001)
     low, high = float(x.min()), float(x.max())
     exact = count(x, 512, low, high)
-    mine = count_large(x, *column_extremes(x), 512, low, high, 20_000)
+    mine = count_large(x, *block_extremes(x), 512, low, high, 20_000)
     torch.testing.assert_close(mine.sum(), torch.tensor(300_001.0))
     seen = exact.cumsum(0)
     tails = (seen < 0.0005 * x.numel()) | (seen > 0.9995 * x.numel())
@@ -76,7 +76,7 @@ def test_channels_last_channels_are_sampled_alike() -> None:
     x = torch.zeros(4, 16, 64, 64).contiguous(memory_format=torch.channels_last)
     x[:, 3] = 1.0
     flat = in_storage_order(x)
-    found = count_large(flat, *column_extremes(flat), 4, 0.0, 1.0, 10_000)
+    found = count_large(flat, *block_extremes(flat), 4, 0.0, 1.0, 10_000)
     torch.testing.assert_close(found, torch.tensor([15 / 16, 0, 0, 1 / 16]) * x.numel(), rtol=0.01, atol=1.0)
 
 

@@ -104,7 +104,7 @@ class Rewriter:
     ) -> Node:
         """Emit a call of `module`, installed at `at` (replacing what is there) or under a free name from `stem`."""
         path = at if at is not None else self._free_name(stem)
-        self._install(path, module)
+        self.install(path, module)
         return self._insert(
             "call_module", path, self._written(inputs), {k: self._written(v) for k, v in kwargs.items()}
         )
@@ -164,6 +164,22 @@ class Rewriter:
             setattr(self.gm, name, value)
         self._undo.append(lambda: delattr(self.gm, name))
         return self._insert("get_attr", name, (), {})
+
+    def install(self, path: str, module: nn.Module) -> None:
+        """Put a module at a path, in the place of what is there; nodes that call it are the caller's business."""
+        owner, name = parent_of(self.gm, path)
+        previous = owner._modules.get(name)
+        owner.add_module(name, module)
+        self.view.forget_module(path)
+
+        def undo() -> None:
+            if previous is None:
+                delattr(owner, name)
+            else:
+                owner.add_module(name, previous)
+            self.view.forget_module(path)
+
+        self._undo.append(undo)
 
     def fetch(self, name: str) -> Node:
         """A ``get_attr`` of an attribute that is there already."""
@@ -318,21 +334,6 @@ class Rewriter:
         at = path if self.sole_caller(path) else None
         called = [tensors[p.canonical] for p in spelling.call.parameters if tensors.get(p.canonical) is not None]
         return self.module(clone, *called, at=at, stem=path.replace(".", "_"))
-
-    def _install(self, path: str, module: nn.Module) -> None:
-        owner, name = parent_of(self.gm, path)
-        previous = owner._modules.get(name)
-        owner.add_module(name, module)
-        self.view.forget_module(path)
-
-        def undo() -> None:
-            if previous is None:
-                delattr(owner, name)
-            else:
-                owner.add_module(name, previous)
-            self.view.forget_module(path)
-
-        self._undo.append(undo)
 
     def _insert(self, kind: str, target: Any, args: Any, kwargs: dict[str, Any]) -> Node:
         assert self._anchor is not None

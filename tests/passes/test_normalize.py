@@ -80,3 +80,40 @@ def test_a_seen_write_stays() -> None:
         assert "relu_" in names(gm)
         x = torch.randn(4)
         torch.testing.assert_close(gm(x.clone()), model(x.clone()))
+
+
+class InPlaceModules(nn.Module):
+    """As residual networks are written: one relu module, in place, called twice; an addition in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.relu = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.b(self.relu(self.a(x)))
+        y += x
+        return self.relu(y)
+
+
+def test_modules_in_place_become_functional_where_nobody_sees() -> None:
+    model = InPlaceModules()
+    traced = torch.fx.symbolic_trace(model)
+    run_steps(traced, NORMALIZE)
+    assert model.relu.inplace  # the user's module is not the graph's
+    relu = traced.get_submodule("relu")
+    assert not relu.inplace
+    assert names(traced) == ["a", "relu", "b", "add", "relu"]
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(traced(x), model(x.clone()))
+
+
+def test_a_module_in_place_stays_where_one_of_its_calls_is_seen() -> None:
+    class SeenOnce(InPlaceModules):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x)
+            return self.relu(y) + y + self.relu(self.b(x))
+
+    gm = normalized(SeenOnce())
+    assert gm.get_submodule("relu").inplace
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(gm(x), gm(x))

@@ -72,8 +72,9 @@ def find(view: GraphView, index: Index[BackendPatternConfig], no_floats: set[Nod
             continue
         strangers = [source.name for _, source in activations(view, node) if source in no_floats]
         if strangers:
-            if not is_item(view, node, no_floats):
-                found.reasons[node.name] = f"{', '.join(strangers)} is no float tensor"
+            item = "it takes an item out of an input, and computes no float tensor"
+            reason = item if is_item(view, node, no_floats) else f"{', '.join(strangers)} is no float tensor"
+            found.reasons[node.name] = reason
             continue
         instance = _instance(view, index, node, found)
         if instance is not None:

@@ -129,7 +129,10 @@ def test_containers_and_integers_are_not_observed() -> None:
     gm = prepared(model, x, index)
     torch.testing.assert_close(gm(x, index), model(x, index))
     assert shape(gm) == ["getitem", "*", "fc", "*", "add", "table", "*", "add", "*"]
-    assert gm.plan["float"] == {"table": "add is no float tensor"}
+    assert gm.plan["float"] == {
+        "getitem": "it takes an item out of an input, and computes no float tensor",
+        "table": "add is no float tensor",
+    }
 
 
 def test_reasons_are_kept() -> None:

@@ -115,3 +115,21 @@ def test_a_prepared_and_a_reference_model_can_be_explained() -> None:
 def test_another_module_is_refused() -> None:
     with pytest.raises(ConfigError, match="take what prepare_fx or convert_fx returned, got Net"):
         qfx.explain(Net())
+
+
+def test_taking_an_item_out_of_an_input_is_no_computation() -> None:
+    class Items(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, d: dict[str, torch.Tensor], pair: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            return self.a(d["x"]) + self.b(pair[0])
+
+    example = ({"x": torch.randn(3, 4)}, (torch.randn(3, 4),))
+    prepared = qfx.prepare_fx(Items().eval(), qfx.get_default_qconfig_mapping("x86"), example)
+    prepared(*example)
+    int8 = qfx.convert_fx(prepared)
+    assert qfx.summary(int8).coverage_nodes == 1.0
+    assert qfx.summary(int8).reasons == {}
+    assert "takes an item out of an input" in qfx.explain(int8)["getitem"].reasons[0]

@@ -102,6 +102,10 @@ class _Solved:
         return found
 
 
+NOTHING_SEEN = ("never ran", "saw only empty tensors", "saw no finite value")
+"""The problems that leave an observer without a range."""
+
+
 def problems_of(observer: Any) -> list[str]:
     """What makes an observer's statistics doubtful; a user's own class need not know."""
     return observer.problems() if hasattr(observer, "problems") else []
@@ -109,7 +113,7 @@ def problems_of(observer: Any) -> list[str]:
 
 def qparams_of(observer: Any, problems: list[str]) -> QParams:
     """The parameters any observer arrived at, ours or a user's."""
-    if "never ran" in problems:
+    if problems and problems[0] in NOTHING_SEEN:
         # What the original gives too; it warns for each, here convert says it once for all.
         scale, zero_point = torch.ones(1), torch.zeros(1, dtype=torch.int)
     else:

@@ -93,6 +93,9 @@ def capture(
         KeyError,
     ) as error:
         raise CaptureError(_explain(model, tracer, error)) from error
+    for node in graph.nodes:
+        if isinstance(node.type, str):  # an annotation nobody evaluated; as code it would be a name that is not there
+            node.type = None
     gm = (DraftGraphModule if draft else GraphModule)(model, graph, type(model).__name__)
     # The constructor shares what the graph refers to with the model; here it becomes our own.
     tables = {name: gm.__dict__[name] for name in ("_parameters", "_buffers", "_modules")}

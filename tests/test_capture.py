@@ -72,3 +72,12 @@ def test_untraceable_parts_can_stay_whole() -> None:
         x = torch.randn(3, 2)
         torch.testing.assert_close(gm(x), model(x))
         assert any(n.op == "call_module" and n.target == "branching" for n in gm.graph.nodes)
+
+
+def test_annotations_nobody_evaluated_are_dropped() -> None:
+    class Annotated(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:  # strings, in a module that postpones annotations
+            return x + 1
+
+    assert isinstance(Annotated.forward.__annotations__["x"], str)
+    assert {node.type for node in capture(Annotated()).graph.nodes} == {None}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from qfx.api.modules import FusedGraphModule, ObservedGraphModule
+from qfx.api.modules import FusedGraphModule, ObservedGraphModule, QuantizedGraphModule
 from qfx.api.pause import no_collections
 from qfx.api.stages import PREPARE, with_passes
 from qfx.capture import capture
@@ -21,7 +22,7 @@ from qfx.config import (
     unused_entries,
 )
 from qfx.config.backend_config.moves import get_default_backend_config
-from qfx.errors import ConfigError, DowngradeError
+from qfx.errors import ConfigError, DowngradeError, ModelStateError
 from qfx.graph import GraphView
 from qfx.graph.kept import state_bytes
 from qfx.graph.provenance import merged
@@ -80,11 +81,14 @@ def prepare_fx(
     mapping = _as(QConfigMapping, qconfig_mapping, "qconfig_mapping")
     custom = _as(PrepareCustomConfig, prepare_custom_config, "prepare_custom_config") or PrepareCustomConfig()
     backend = _as(BackendConfig, backend_config, "backend_config") or get_default_backend_config()
+    if isinstance(model, ObservedGraphModule | QuantizedGraphModule):
+        raise ConfigError(f"prepare_fx takes a float model; this {type(model).__mro__[1].__name__} is prepared already")
     if mapping is None:
         raise ConfigError("prepare_fx needs a QConfigMapping; start from get_default_qconfig_mapping()")
     if not isinstance(example_inputs, tuple | list):
         raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
     _refuse_unbuilt(custom, _equalization_config)
+    _check_float32(model)
     gm = capture(
         model,
         skipped_names=custom.non_traceable_module_names,
@@ -103,6 +107,15 @@ def prepare_fx(
     made = ObservedGraphModule.adopt(gm, plan)
     assert isinstance(made, ObservedGraphModule)
     return made
+
+
+def _check_float32(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype is not torch.float32:
+            raise ModelStateError(
+                f"{name} is {parameter.dtype}, and quantized kernels stand between float32 values; "
+                "call model.float() before prepare_fx"
+            )
 
 
 def _annotate(context: Context, backend: BackendConfig, mapping: QConfigMapping, examples: Any) -> tuple[Found, Sites]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,8 +23,9 @@ class KeptGraphModule(GraphModule):
             weight) is a cache: copies and pickles carry the object, never the packed form.
     """
 
-    plan: dict[str, Any]
-    rebuilt: dict[str, Any]
+    if TYPE_CHECKING:  # TorchScript would read the annotations of a class, and has no word for these
+        plan: dict[str, Any]
+        rebuilt: dict[str, Any]
 
     @classmethod
     def adopt(cls, gm: GraphModule, plan: dict[str, Any] | None = None) -> KeptGraphModule:

@@ -172,3 +172,12 @@ def test_own_passes_run_after_the_stage_they_are_named_for() -> None:
     assert len(seen["lower"]) == 3
     with pytest.raises(ConfigError, match="no stage is called fuse; passes= takes convert, lower"):
         qfx.convert_fx(prepared, passes={"fuse": []})
+
+
+@pytest.mark.parametrize("batch", [X[:0], torch.full_like(X, float("nan"))])
+def test_an_observer_without_a_range_is_one_warning(batch: torch.Tensor) -> None:
+    prepared = qfx.prepare_fx(Net().eval(), MAPPING, (X,))
+    prepared(batch)
+    with pytest.warns(UserWarning, match="statistics of .* values are doubtful") as caught:
+        qfx.convert_fx(prepared)(X)
+    assert len(caught) == 1

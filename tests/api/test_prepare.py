@@ -227,3 +227,19 @@ def test_fuse_fx() -> None:
     torch.testing.assert_close(fused(X), model(X))
     with pytest.raises(ModelStateError):
         qfx.fuse_fx(model.train())
+
+
+def test_only_float32_models_are_taken() -> None:
+    model = nn.Sequential(nn.Linear(4, 4)).double().eval()
+    with pytest.raises(ModelStateError, match=r"0.weight is torch.float64.*call model.float\(\)"):
+        qfx.prepare_fx(model, MAPPING, (torch.randn(2, 4),))
+
+
+def test_a_model_is_prepared_once() -> None:
+    x = torch.randn(2, 4)
+    gm = qfx.prepare_fx(nn.Sequential(nn.Linear(4, 4)).eval(), MAPPING, (x,))
+    gm(x)
+    with pytest.raises(ConfigError, match="this ObservedGraphModule is prepared already"):
+        qfx.prepare_fx(gm, MAPPING, (x,))
+    with pytest.raises(ConfigError, match="this QuantizedGraphModule is prepared already"):
+        qfx.prepare_fx(qfx.convert_fx(gm), MAPPING, (x,))

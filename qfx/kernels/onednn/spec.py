@@ -76,7 +76,8 @@ class PackedOnednn:
 
     def __init__(self, spec: OnednnSpec) -> None:
         self.kind, self.bias, self.groups = spec.kind, spec.bias, spec.groups
-        self.out_channels = spec.weight.shape[0]
+        self.rank, self.out_channels = spec.weight.dim(), spec.weight.shape[0]
+        self.in_channels = spec.weight.shape[1] * spec.groups
         self.scale = spec.scale.reshape(-1).float()
         self.zero_point = torch.zeros(self.scale.numel(), dtype=torch.int32)
         flat = spec.kind == "conv1d"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qfx.errors import KernelError
 from qfx.kernels.onednn.boundary import Number
 from qfx.kernels.onednn.spec import PackedOnednn
 
@@ -44,6 +45,7 @@ def conv(
         low, high: bounds of the result in real numbers, inside the kernel: kernels saturate at 0..255 only, so 7-bit
             activations need their upper bound here. In three dimensions onednn takes none.
     """
+    _check(x, packed)
     xs, xz = float(x_scale), int(x_zero_point)
     post, numbers = _post(low, high)
     y: Tensor = _CONV(
@@ -88,6 +90,7 @@ def conv_add(
         other_scale, other_zero_point: of `other`.
         relu: no code below the zero point.
     """
+    _check(x, packed)
     xs, xz = float(x_scale), int(x_zero_point)
     # onednn's sum adds onto its argument, in channels last.
     onto = other.expand(_conv_shape(x, packed)).clone(memory_format=torch.channels_last)
@@ -116,6 +119,13 @@ def conv_add(
         "",
     )
     return y
+
+
+def _check(x: Tensor, packed: PackedOnednn) -> None:
+    """Refuse what onednn would describe as a primitive that cannot be created."""
+    if x.dim() != packed.rank or x.shape[1] != packed.in_channels:
+        layout = ("N, C, L", "N, C, H, W", "N, C, D, H, W")[packed.rank - 3]
+        raise KernelError(f"{packed.kind} takes ({layout}) with {packed.in_channels} channels, got {tuple(x.shape)}")
 
 
 def _conv_shape(x: Tensor, packed: PackedOnednn) -> list[int]:

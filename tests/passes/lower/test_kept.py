@@ -92,6 +92,19 @@ def test_no_float_weight_stays_beside_its_codes(name: str) -> None:
     assert {name for name, _ in lowered.named_buffers()} == fetched - set(lowered.rebuilt)
 
 
+MODULES = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*instance-level annotations:UserWarning")  # of torch's own GraphModule
+@pytest.mark.parametrize("name", ["native", "reference"])
+@pytest.mark.parametrize("model", [Net(), MODULES])
+def test_graphs_script(name: str, model: nn.Module) -> None:
+    int8 = converted(model, name)
+    scripted = torch.jit.script(int8)
+    assert torch.equal(scripted(X2), int8(X2))
+
+
 class NoQuantizedTensors(TorchDispatchMode):
     """Fails where an operator returns a tensor of one of torch's quantized dtypes."""
 

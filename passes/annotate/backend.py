@@ -11,6 +11,7 @@ from qfx.config import BackendConfig, BackendPatternConfig
 from qfx.graph import Reading
 from qfx.ops import Op
 from qfx.patterns import Index, Pattern
+from qfx.patterns.catalogue.weighted import padded_anyhow
 from qfx.patterns.language import from_term
 from qfx.patterns.terms import OpTerm
 from qfx.spellings import calls, module_spelling, opaque
@@ -34,7 +35,18 @@ def _pattern(parts: Any) -> Pattern:
         op, spelled, where = _element(part)
         inputs = () if term is None else (term,)
         name = "root" if position == 0 else None
-        term = OpTerm(op=op, inputs=inputs, name=name, loose=True, spelled=spelled, where_=where, line="backend config")
+        # A class is meant with any padding; whether a kernel pads so is the target's business.
+        attrs = tuple(padded_anyhow(op).items()) if spelled is not None else ()
+        term = OpTerm(
+            op=op,
+            inputs=inputs,
+            attrs=attrs,
+            name=name,
+            loose=True,
+            spelled=spelled,
+            where_=where,
+            line="backend config",
+        )
     assert term is not None
     return from_term(" > ".join(_shown(part) for part in chain), term, "backend config", [])
 

@@ -12,7 +12,7 @@ from qfx.config import BackendPatternConfig, ObservationType, QConfig, first_sup
 from qfx.graph import GraphView, Param, Reading
 from qfx.passes.annotate.choices import choice
 from qfx.passes.annotate.inputs import activations
-from qfx.passes.annotate.tensors import is_item
+from qfx.passes.annotate.tensors import SPLITS, is_item, sequences, takes_part
 from qfx.patterns import Index
 from qfx.patterns.catalogue.weighted import WEIGHTED
 from qfx.patterns.matcher import match
@@ -66,7 +66,7 @@ def find(view: GraphView, index: Index[BackendPatternConfig], no_floats: set[Nod
         index: the backend's patterns.
         no_floats: nodes that are no float tensors; nothing that reads one is quantized.
     """
-    found = Found()
+    found, parts = Found(), sequences(view)
     for node in reversed(view.gm.graph.nodes):
         if node in found.of or node in no_floats or not node.op.startswith("call"):
             continue
@@ -75,6 +75,10 @@ def find(view: GraphView, index: Index[BackendPatternConfig], no_floats: set[Nod
             item = "it takes an item out of an input, and computes no float tensor"
             reason = item if is_item(view, node, no_floats) else f"{', '.join(strangers)} is no float tensor"
             found.reasons[node.name] = reason
+            continue
+        said = _of_a_sequence(view, node, parts)
+        if said is not None:
+            found.reasons[node.name] = said
             continue
         instance = _instance(view, index, node, found)
         if instance is not None:
@@ -86,6 +90,23 @@ def find(view: GraphView, index: Index[BackendPatternConfig], no_floats: set[Nod
         if instance is not None and instance.anchor is node and instance.kind == "own":
             absorb(view, found, instance)
     return found
+
+
+def _of_a_sequence(view: GraphView, node: Node, parts: set[Node]) -> str | None:
+    """Why a node that takes several tensors as one value of the graph is left alone; None for every other."""
+    reading = view.read(node)
+    if reading.op.name == "getitem":
+        source = node.args[0]
+        if not isinstance(source, Node) or not takes_part(view, node, parts):
+            return None
+        # One item of a split is a tensor like any other.
+        if view.read(source).op.name not in SPLITS or not isinstance(node.args[1], int):
+            return f"it takes a part of what {source} returns, and computes no float tensor"
+    elif any(name.endswith("*") for name in reading.op.inputs) and not reading.op.opaque:
+        strangers = [value for value in reading.inputs if isinstance(value, Node)]
+        if strangers:
+            return f"the tensors it takes are one value of the graph, {strangers[0]}"
+    return None
 
 
 def _instance(view: GraphView, index: Index[BackendPatternConfig], node: Node, found: Found) -> Instance | None:

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from qfx.graph import GraphView, Param
+from qfx.graph import GraphView, Param, Reading
 
-_FACTS = frozenset({"size", "dim", "getattr", "assert"})
+_FACTS = frozenset({"size", "dim", "assert"})
+_FACT_ATTRIBUTES = frozenset(
+    {"shape", "dtype", "device", "ndim", "layout", "is_cuda", "requires_grad", "itemsize", "nbytes"}
+)
 
 
 def not_float(view: GraphView, example_inputs: Sequence[Any]) -> set[Node]:
@@ -56,7 +59,8 @@ def _call(view: GraphView, node: Node, found: set[Node], containers: dict[Node, 
         except (KeyError, IndexError, TypeError):
             found.add(node)  # the example has no such item: nothing is known of it
         return
-    if reading.op.name in _FACTS:
+    fact = reading.op.name == "getattr" and reading.attrs["name"] in _FACT_ATTRIBUTES
+    if fact or reading.op.name in _FACTS:
         found.add(node)
         return
     sources = node.all_input_nodes
@@ -65,6 +69,38 @@ def _call(view: GraphView, node: Node, found: set[Node], containers: dict[Node, 
     from_integers = reading.op.name not in ("embedding", "embedding_bag") and (builtin or not reading.op.opaque)
     if from_integers and sources and all(each in found for each in sources):
         found.add(node)
+
+
+SPLITS = frozenset({"chunk", "split", "unbind"})
+
+
+def sequences(view: GraphView) -> set[Node]:
+    """Nodes that are, or may be, a tuple or list of tensors: splits, unknown calls, and parts of these.
+
+    An unknown call that returns one tensor is among them. That costs nothing: whoever computes with it takes it as one.
+    """
+    found: set[Node] = set()
+    for node in view.gm.graph.nodes:
+        if not node.op.startswith("call"):
+            continue
+        reading = view.read(node)
+        if reading.op.name in SPLITS or reading.op.opaque or _with_indices(reading):
+            found.add(node)
+        elif reading.op.name == "getitem" and takes_part(view, node, found):
+            source = view.read(node.args[0])
+            if isinstance(node.args[1], slice) or source.op.name not in SPLITS:
+                found.add(node)
+    return found
+
+
+def _with_indices(reading: Reading) -> bool:
+    """``max`` and ``min`` along a dimension return values and indices."""
+    return reading.op.name in ("max", "min") and isinstance(reading.attrs["dim"], int)
+
+
+def takes_part(view: GraphView, node: Node, parts: set[Node]) -> bool:
+    """Whether a getitem takes a part of a sequence, rather than slice a tensor in ways only tensors can be."""
+    return node.args[0] in parts and isinstance(node.args[1], int | str | slice)
 
 
 def is_item(view: GraphView, node: Node, ints: set[Node]) -> bool:

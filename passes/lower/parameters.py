@@ -45,6 +45,8 @@ def parameters(view: GraphView, node: Any) -> tuple[float, int] | None:
 
 def quantized_items(m: Match) -> bool | Reject:
     """Guard: every tensor of a list was quantized."""
+    if isinstance(m.xs, Node):
+        return Reject(f"the tensors it takes are one value of the graph, {m.xs}", m.op.node)
     for item in m.xs:
         if not isinstance(item, Node) or m.view.read(item).op is not ops.dequantize:
             return Reject(f"{item} is not quantized", m.op.node)

@@ -20,7 +20,7 @@ def sink_splits(gm: GraphModule, context: Context) -> bool:
         back = reading.inputs[0]
         items = list(node.users)
         ready = isinstance(back, Node) and context.view.read(back).op is ops.dequantize
-        if not ready or any(context.view.read(item).op is not ops.getitem for item in items):
+        if not ready or not all(_takes_one(context, item) for item in items):
             continue
         node.replace_input_with(back, back.args[0])
         context.view.forget(node)
@@ -36,3 +36,8 @@ def sink_splits(gm: GraphModule, context: Context) -> bool:
         g.erase_if_unused(back)
         changed = True
     return changed
+
+
+def _takes_one(context: Context, node: Node) -> bool:
+    """Whether a reader of a split takes one item of it; a slice of it would be a list again."""
+    return context.view.read(node).op is ops.getitem and isinstance(node.args[1], int)

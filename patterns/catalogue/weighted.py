@@ -11,12 +11,22 @@ TRANSPOSED = (ops.conv_transpose1d, ops.conv_transpose2d, ops.conv_transpose3d)
 WEIGHTED = (*CONVS, *TRANSPOSED, ops.linear)
 
 
+def any_value(value: object) -> bool:
+    """Predicate of an attribute that may be anything, though a pattern that does not speak of it wants the default."""
+    return True
+
+
+def padded_anyhow(op: ops.Op) -> dict[str, object]:
+    """For a convolution: whatever it pads with."""
+    return {"padding_mode": any_value} if "padding_mode" in op.attrs else {}
+
+
 def weighted_bn(op: ops.Op) -> Pattern:
     """`op` followed by a batch norm in eval mode."""
 
     @pattern
     def weighted_bn(x, w, mean, var, gamma=None, beta=None, b=None):  # type: ignore[no-untyped-def]
-        y = op(x, w, b).named("weighted")
+        y = op(x, w, b, **padded_anyhow(op)).named("weighted")
         return ops.batch_norm(y, gamma, beta, mean, var, training=False).named("bn")
 
     return weighted_bn
@@ -27,7 +37,7 @@ def weighted_relu(op: ops.Op) -> Pattern:
 
     @pattern
     def weighted_relu(x, w, b=None):  # type: ignore[no-untyped-def]
-        return ops.relu(op(x, w, b).named("weighted")).named("relu")
+        return ops.relu(op(x, w, b, **padded_anyhow(op)).named("weighted")).named("relu")
 
     return weighted_relu
 

@@ -92,7 +92,8 @@ def _opaque(target: Any) -> Op:
     if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
         return Op(str(target), ("args*",), qparams=QParamClass.NEVER, opaque=True)
     name = target if isinstance(target, str) else getattr(target, "__qualname__", None) or str(target)
-    return Op(str(name), ("args*",), qparams=QParamClass.NEVER, opaque=True)
+    plain = str(name).removeprefix("_VariableFunctionsClass.")  # where torch keeps its functions
+    return Op(plain, ("args*",), qparams=QParamClass.NEVER, opaque=True)
 
 
 for _call in (*functions.spellings(), *aten.spellings()):

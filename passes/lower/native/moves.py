@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch.fx import Node
 
 from qfx import ops
@@ -15,6 +16,7 @@ from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
 from qfx.patterns import Match
 from qfx.patterns.catalogue import quantized as shapes
+from qfx.reject import Reject
 
 LISTS = (ops.cat, ops.stack)
 
@@ -28,6 +30,21 @@ def _same(op: Op) -> Rule:
         return g.integer(g.same(m.op, {m.back.node: m.x}), f"quantized {op.name}" if kernel is None else kernel.name)
 
     return lower_same
+
+
+def _drops_dimensions(m: Match) -> bool | Reject:
+    attrs = m.op.attrs
+    if attrs["dim"] is not None and not attrs["keepdim"]:
+        return True
+    return Reject(f"{m.op.node} keeps its dimensions or has none left", m.op.node)
+
+
+@rule(shapes.same(ops.mean), where=(per_tensor_output, _drops_dimensions, same_parameters), priority=-1)
+def lower_mean(m: Match, g: Rewriter) -> Node:
+    """A mean that drops dimensions, in two steps: torch's own raises for one place in channels last."""
+    dims = m.op.attrs["dim"]
+    kept = g.integer(g.call(torch.mean, m.x, dims, True), NATIVE["mean"].name)
+    return g.integer(g.call(torch.squeeze, kept, dims), "quantized squeeze")
 
 
 @rule(shapes.gathered(ops.cat), where=(per_tensor_output, quantized_items))
@@ -59,4 +76,4 @@ KEEPING = tuple(
     for op in ops.REGISTRY.values()
     if op.qparams is QParamClass.SAME and op not in SPLITS and op not in LISTS and op.inputs == ("x",)
 )
-MOVES: tuple[Rule, ...] = (*(_same(op) for op in KEEPING), lower_cat, lower_stack, cancel)
+MOVES: tuple[Rule, ...] = (lower_mean, *(_same(op) for op in KEEPING), lower_cat, lower_stack, cancel)

@@ -116,6 +116,21 @@ def test_convolution_attributes(how: dict[str, Any], target: str) -> None:
     check(net(lambda m, x: m.layer(x), layer=conv(2, **how)), X2, target=target)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "circular"])
+def test_convolutions_that_pad_otherwise(mode: str) -> None:
+    """Native modules reflect; the rest stays in float, and says so."""
+    model = net(
+        lambda m, x: F.relu(m.bn(m.layer(x))), layer=conv(2, padding=1, padding_mode=mode), bn=nn.BatchNorm2d(6)
+    )
+    if mode == "reflect":
+        lowered = check(model, X2)
+        assert [k for k in lowered.plan["kernels"].values() if "conv" in k] == ["quantized.conv2d_relu (onednn)"]
+    for target, reason in (("native", "no kernel pads by 'circular'"), ("onednn", "onednn pads with zeros only")):
+        if target == "onednn" or mode == "circular":
+            with pytest.raises(DowngradeError, match=reason):
+                check(model, X2, target=target)
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("clamp", ["none", "relu", "relu6"])
 @pytest.mark.parametrize("spelling", ["module", "function"])
@@ -302,6 +317,11 @@ def test_a_set_engine_is_obeyed(engine: str) -> None:
     named = [k for k in lowered.plan["kernels"].values() if "conv" in k or "linear" in k]
     assert len(named) == 2
     assert all(f"({engine})" in k for k in named)
+
+
+def test_the_mean_of_one_place_in_channels_last(target: str) -> None:
+    model = net(lambda m, x: F.avg_pool2d(m.a(x), 8).mean([2, 3]), a=nn.Conv2d(4, 4, 1))
+    check(model, X2, target=target)
 
 
 def test_a_module_called_twice_is_lowered_twice(target: str) -> None:

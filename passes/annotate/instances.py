@@ -127,7 +127,9 @@ def _instance(view: GraphView, index: Index[BackendPatternConfig], node: Node, f
             reason = "it has no tensor input"
             continue
         weighted = is_weighted(view, root)
-        _, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)
+        suits, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)
+        if suits is not None and suits.is_dynamic:
+            refusal = "dynamic quantization is not built yet (docs/roadmap.md)"
         if refusal is not None:
             reason = f"{refusal} ({resolved.why})"
             continue

@@ -243,3 +243,12 @@ def test_a_model_is_prepared_once() -> None:
         qfx.prepare_fx(gm, MAPPING, (x,))
     with pytest.raises(ConfigError, match="this QuantizedGraphModule is prepared already"):
         qfx.prepare_fx(qfx.convert_fx(gm), MAPPING, (x,))
+
+
+def test_dynamic_quantization_is_refused_when_it_is_asked_for() -> None:
+    activation = qfx.PlaceholderObserver.with_args(dtype=torch.quint8, is_dynamic=True)
+    dynamic = qfx.QConfig(activation, qfx.default_weight_observer)
+    x = torch.randn(2, 4)
+    gm = qfx.prepare_fx(nn.Sequential(nn.Linear(4, 4)).eval(), qfx.QConfigMapping().set_global(dynamic), (x,))
+    assert gm.plan["float"]["_0"].startswith("dynamic quantization is not built yet")
+    assert torch.equal(qfx.convert_fx(gm)(x), gm(x))

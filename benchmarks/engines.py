@@ -27,6 +27,7 @@ from torch import Tensor
 
 from benchmarks.harness import Row
 from qfx.kernels.engines import EngineChoice, LayerFacts, choose_engine, limits
+from qfx.kernels.packing import PackedSpec
 
 BOUND = 2.0  # a choice slower than this many times the best engine is a cliff
 NOISE_MS = 0.03  # differences below are dispatch overhead, not kernels
@@ -171,14 +172,10 @@ def quantized_call(case: Case, engine: str) -> Callable[[], Tensor]:
     else:
         qw = torch.quantize_per_tensor(w, 0.03, 0, torch.qint8)
     bias = torch.randn(f.out_channels)
-    ops = torch.ops.quantized
-    attrs: list[object] = [f.stride, f.padding, f.dilation, f.groups]
-    if f.output_padding:
-        attrs.insert(2, f.output_padding)
-    pack = getattr(ops, f"{f.op}_prepack")
-    packed = pack(qw, bias) if f.op == "linear" else pack(qw, bias, *attrs)
+    geometry = (f.stride, f.padding, f.output_padding, f.dilation, f.groups)
+    packed = PackedSpec(f.op.replace("_transpose", ""), qw, bias, *geometry, f.transposed, engine).pack()
     x = channels_last(torch.quantize_per_tensor(torch.randn(x_shape), 0.05, 60, torch.quint8))
-    run = getattr(ops, f.op)
+    run = getattr(torch.ops.quantized, f.op)
     return lambda: run(x, packed, 0.5, 60)
 
 

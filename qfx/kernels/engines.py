@@ -107,18 +107,6 @@ class EngineRule:
     why: str
 
 
-def _fbgemm_direct_transposed(f: LayerFacts) -> bool:
-    # The one shape that reaches fbgemm's direct kernel for transposed convolutions, whose output is wrong by any
-    # amount. A kernel with a border of zeros and padding 1 is the same layer, and right.
-    return (
-        f.op == "conv_transpose2d"
-        and f.groups == 1
-        and f.kernel[0] == 2
-        and not any(f.padding)
-        and f.in_channels % 8 == f.out_channels % 8 == 0
-    )
-
-
 LIMITS: tuple[Limit, ...] = (
     Limit("onednn", lambda f: not f.symmetric_weight, "onednn takes weights with zero point 0 only (it raises)"),
     Limit("onednn", lambda f: f.in_channels == 0, "onednn ends the process given no input features"),
@@ -140,11 +128,6 @@ LIMITS: tuple[Limit, ...] = (
     ),
     Limit("onednn", lambda f: f.transposed and f.per_channel, "onednn takes transposed weights per tensor only"),
     Limit("fbgemm", lambda f: f.transposed and f.per_channel, "fbgemm takes transposed weights per tensor only"),
-    Limit(
-        "fbgemm",
-        _fbgemm_direct_transposed,
-        "fbgemm gives wrong numbers for ungrouped, unpadded 2d transposed convolutions with kernel height 2",
-    ),
     Limit(
         "qnnpack",
         lambda f: f.op == "conv_transpose3d",

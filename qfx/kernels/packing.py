@@ -25,6 +25,7 @@ from qfx.kernels.plain import put_together, take_apart
 # of a tie (docs/engines.md); qnnpack has its own arithmetic.
 SAME_ARITHMETIC = ("x86", "fbgemm", "onednn")
 ENGINES = (*SAME_ARITHMETIC, "qnnpack")
+_WITH_FBGEMM = ("fbgemm", "x86")
 
 # Selecting an engine is process-wide in torch, so two threads packing for different engines have to take turns.
 _selection = threading.RLock()
@@ -241,13 +242,23 @@ def unpack(packed: Any, kind: str, *, engine: str | None = None) -> tuple[torch.
     return weight, bias
 
 
+def reaches_direct_kernel(kernel: tuple[int, ...], padding: tuple[int, ...], groups: int) -> bool:
+    """Whether a transposed convolution in two dimensions may reach fbgemm's direct kernel, whose output is wrong by any
+    amount: ungrouped, unpadded, of kernel height 2 (and channels in eights, which is not asked here)."""
+    return len(kernel) == 2 and kernel[0] == 2 and groups == 1 and not any(padding)
+
+
 def _prepack_conv(spec: PackedSpec) -> Any:
-    geometry = [spec.stride, spec.padding, spec.dilation, spec.groups]
+    weight, padding = spec.weight, tuple(spec.padding)
     name = f"{spec.kind}_prepack"
-    if spec.transposed:
-        geometry.insert(2, spec.output_padding or (0,) * len(spec.stride))
-        name = name.replace("conv", "conv_transpose")
-    return getattr(torch.ops.quantized, name)(spec.weight, spec.bias, *geometry)
+    if not spec.transposed:
+        return getattr(torch.ops.quantized, name)(weight, spec.bias, spec.stride, padding, spec.dilation, spec.groups)
+    if current_engine() in _WITH_FBGEMM and reaches_direct_kernel(tuple(weight.shape[2:]), padding, spec.groups):
+        # A border of zeros left and right, and as much padding, is the same layer by another kernel.
+        weight, padding = torch.nn.functional.pad(weight, (1, 1)), (0, spec.dilation[1])
+    output_padding = spec.output_padding or (0,) * len(spec.stride)
+    pack = getattr(torch.ops.quantized, name.replace("conv", "conv_transpose"))
+    return pack(weight, spec.bias, spec.stride, padding, output_padding, spec.dilation, spec.groups)
 
 
 def _prepack_linear(spec: PackedSpec) -> Any:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from qfx.errors import KernelError
 from qfx.kernels import EngineChoice, LayerFacts, Reject, choose_engine, engine_for, reference
 from qfx.kernels.engines import ENGINES, LIMITS, RULES, limits
+from qfx.kernels.packing import PackedSpec, reaches_direct_kernel
 from qfx.qparams import QParams
 
 CAPABILITIES = ("AVX2", "AVX512")
@@ -44,8 +45,8 @@ def conv(
         (conv("conv1d", 64, 64, groups=64), "onednn"),
         (conv("conv_transpose2d", 64, 64, k=4, s=2), "onednn"),
         (conv("conv_transpose2d", 64, 32, k=4, s=2), "fbgemm"),  # onednn is wrong
-        (conv("conv_transpose2d", 64, 64, k=2, s=2, p=0), "onednn"),  # fbgemm is wrong
-        (conv("conv_transpose2d", 128, 64, k=2, s=2, p=0), "qnnpack"),  # both are
+        (conv("conv_transpose2d", 64, 64, k=2, s=2, p=0), "onednn"),
+        (conv("conv_transpose2d", 128, 64, k=2, s=2, p=0), "fbgemm"),  # onednn is wrong
         (conv("conv_transpose2d", 64, 64, s=2, per_channel=True), "qnnpack"),
         (conv("conv_transpose3d", 8, 8, s=2, output_padding=(1, 1, 1)), "fbgemm"),
         (LayerFacts("linear", 64, 64, symmetric_weight=False), "fbgemm"),
@@ -135,7 +136,7 @@ def test_a_choice_is_deterministic_and_within_limits(layer: LayerFacts, capabili
         assert limits(layer, choice.engine) is None
 
 
-def run(layer: LayerFacts, engine: str) -> tuple[torch.Tensor, torch.Tensor]:
+def run(layer: LayerFacts, engine: str, *, as_we_pack: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the engine gives for random codes, and what is right."""
     dims = len(layer.kernel)
     shape = (layer.in_channels, layer.group_out) if layer.transposed else (layer.out_channels, layer.group_in)
@@ -155,6 +156,11 @@ def run(layer: LayerFacts, engine: str) -> tuple[torch.Tensor, torch.Tensor]:
         qw, w_q = torch._make_per_tensor_quantized_tensor(w, 0.02, zero), QParams(0.02, zero, dtype=torch.qint8)
     torch.backends.quantized.engine = engine
     packed = getattr(torch.ops.quantized, f"{layer.op}_prepack")(qw, None, *attrs, layer.groups)
+    if as_we_pack:
+        how = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
+        kind = layer.op.replace("_transpose", "")
+        how |= {"output_padding": layer.output_padding, "transposed": layer.transposed, "engine": engine}
+        packed = PackedSpec(kind, qw, None, **how).pack()
     qx = torch._make_per_tensor_quantized_tensor(x, 0.05, 60)
     found = getattr(torch.ops.quantized, layer.op)(qx, packed, *out.scalars()).int_repr()
     right = reference.conv(
@@ -181,7 +187,6 @@ def run(layer: LayerFacts, engine: str) -> tuple[torch.Tensor, torch.Tensor]:
         ("onednn", conv("conv_transpose2d", 8, 4, s=2)),
         ("onednn", conv("conv_transpose1d", 16, 8, s=1)),
         ("onednn", conv("conv_transpose3d", 12, 20, groups=4)),
-        ("fbgemm", conv("conv_transpose2d", 8, 8, k=2, s=2, p=0)),
         ("qnnpack", conv("conv_transpose3d", 4, 4)),
     ],
 )
@@ -242,5 +247,20 @@ def test_the_limit_that_ends_the_process_is_still_needed() -> None:
 def test_the_chosen_engine_is_right(layer: LayerFacts, capability: str) -> None:
     choice = choose_engine(layer, capability=capability)
     assert isinstance(choice, EngineChoice)
-    found, right = run(layer, choice.engine)
+    found, right = run(layer, choice.engine, as_we_pack=True)
     assert torch.equal(found, right)
+
+
+@pytest.mark.parametrize("channels", [(8, 8), (16, 8), (3, 5)])
+@pytest.mark.parametrize("how", [{}, {"s": 1}, {"dilation": (1, 3)}, {"kernel": (2, 3)}])
+def test_fbgemms_direct_kernel_is_never_reached(channels: tuple[int, int], how: dict[str, object]) -> None:
+    layer = conv("conv_transpose2d", *channels, **{"k": 2, "s": 2, "p": 0, **how})  # type: ignore[arg-type]
+    assert reaches_direct_kernel(layer.kernel, layer.padding, layer.groups)
+    found, right = run(layer, "fbgemm", as_we_pack=True)
+    assert torch.equal(found, right)
+
+
+def test_fbgemms_direct_kernel_is_still_wrong() -> None:
+    """A torch that gets this right will fail this test: then weights need not be widened."""
+    found, right = run(conv("conv_transpose2d", 8, 8, k=2, s=2, p=0), "fbgemm")
+    assert int((found.int() - right.int()).abs().max()) > 10

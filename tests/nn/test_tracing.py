@@ -200,3 +200,14 @@ def test_fused_float_modules_script_and_trace():
     x = torch.randn(1, 4, 5, 5)
     for made in (torch.jit.script(module), torch.fx.symbolic_trace(module)):
         assert torch.equal(made(x), module(x))
+
+
+@pytest.mark.parametrize("engine", ["fbgemm", "onednn", "qnnpack"])
+def test_a_scripted_up_convolution_packs_around_the_kernel_that_is_wrong(int8, codes, engine):
+    module = quantized.ConvTranspose2d(8, 8, 2, 2, engine=engine)
+    module.set_weight_bias(int8(8, 8, 2, 2), torch.randn(8))
+    module.scale, module.zero_point = 0.11, 60
+    x = codes(2, 8, 5, 5)
+    torch.backends.quantized.engine = engine
+    for script in scripted_and_loaded(module):
+        assert same(script(x), module(x))

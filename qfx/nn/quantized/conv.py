@@ -11,7 +11,7 @@ from torch import nn
 from torch._jit_internal import is_scripting
 
 from qfx.errors import ConfigError
-from qfx.kernels.packing import PackedSpec
+from qfx.kernels.packing import PackedSpec, reaches_direct_kernel
 from qfx.nn.errors import InputError, ModuleTypeError
 from qfx.nn.quantized.module import (
     PackedModule,
@@ -36,6 +36,7 @@ class _ConvBase(PackedModule):
     __constants__ = [  # noqa: RUF012
         "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "transposed", "output_padding",
         "groups", "padding_mode", "engine", "_engine_given", "_rank", "_layout", "_kernel_padding", "_side_padding",
+        "_direct", "_beside_direct",
     ]  # fmt: skip
 
     _bias: torch.Tensor | None
@@ -83,6 +84,8 @@ class _ConvBase(PackedModule):
         self.padding_mode = padding_mode
         # Any other padding than zeros is done before the kernel, which then pads nothing.
         self._kernel_padding = self.padding if padding_mode == "zeros" else (0,) * self._DIMS
+        self._direct = transposed and reaches_direct_kernel(self.kernel_size, self._kernel_padding, groups)
+        self._beside_direct = (0, *self.dilation[1:]) if self._direct else self._kernel_padding
         self._side_padding = tuple(pad for pad in reversed(self.padding) for _ in range(2))
         self._rank, self._layout = self._DIMS + 2, LAYOUTS[self._DIMS]
         self.scale, self.zero_point = 1.0, 0
@@ -316,8 +319,11 @@ class _ConvTransposeNd(_ConvBase):
         )  # fmt: skip
 
     def _script_repack(self) -> None:
+        weight, padding = self._weight, self._kernel_padding
+        if self._direct:  # see qfx.kernels.packing; right for every engine
+            weight, padding = F.pad(weight, [1, 1]), self._beside_direct
         self._packed_params = self._prepack(
-            self._weight, self._bias, self.stride, self._kernel_padding, self.output_padding, self.dilation, self.groups
+            weight, self._bias, self.stride, padding, self.output_padding, self.dilation, self.groups
         )
 
 

@@ -24,6 +24,7 @@ LAYERS = {
     "tracing": 2,
     "patterns": 3,
     "observers": 3,
+    "fake_quantize": 3,
     "specs": 3,
     "config": 3,
     "kernels": 3,
@@ -41,12 +42,13 @@ BESIDE = {
     ("nn", "kernels"),
     ("nn", "config"),
     ("config", "observers"),
+    ("fake_quantize", "observers"),
     ("config", "nn"),
     ("api", "capture"),
     ("api", "report"),
     ("report", "capture"),
 }
-QUANTIZATION = {"observers", "specs", "config", "kernels", "nn", "dtypes", "qparams"}
+QUANTIZATION = {"observers", "fake_quantize", "specs", "config", "kernels", "nn", "dtypes", "qparams"}
 FORBIDDEN = ("torch.ao", "torch.quantization")
 AO_ALLOWED = ("tests/against_torch_ao/", "benchmarks/")
 

@@ -1,0 +1,91 @@
+"""The moving average and the rounding in one kernel of torch's.
+
+Compiled by TorchScript: no ``from __future__ import annotations`` here.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qfx import dtypes
+from qfx.errors import ConfigError
+from qfx.fake_quantize.fake_quantize import FakeQuantize
+from qfx.observers import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
+
+
+class FusedMovingAvgObsFakeQuantize(FakeQuantize):
+    """``FakeQuantize`` with a moving-average observer, computed in one pass: what QAT uses by default.
+
+    Args:
+        observer: ``MovingAverageMinMaxObserver`` (default) or ``MovingAveragePerChannelMinMaxObserver``, or a factory
+            of one.
+        quant_min, quant_max: the codes, 0 and 255 by default.
+        observer_kwargs: arguments of the observer.
+
+    Raises:
+        ConfigError: another observer, or what ``FakeQuantize`` refuses.
+
+    Example:
+        >>> fake = FusedMovingAvgObsFakeQuantize(quant_min=0, quant_max=3)
+        >>> fake(torch.tensor([0.0, 0.4, 1.0, 3.0]))
+        tensor([0., 0., 1., 3.])
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    fake_quant_enabled: Tensor
+    observer_enabled: Tensor
+
+    def __init__(
+        self,
+        observer: Any = MovingAverageMinMaxObserver,
+        quant_min: int = 0,
+        quant_max: int = 255,
+        **observer_kwargs: Any,
+    ) -> None:
+        super().__init__(observer, quant_min, quant_max, **observer_kwargs)
+        inner = self.activation_post_process
+        if not isinstance(inner, MovingAverageMinMaxObserver | MovingAveragePerChannelMinMaxObserver):
+            raise ConfigError(
+                f"the fused kernel has a moving average inside, so it takes a moving-average observer, not a "
+                f"{type(inner).__name__}; use FakeQuantize for it"
+            )
+        # The kernel reads its switches as int64.
+        self.register_buffer("fake_quant_enabled", torch.tensor([1], dtype=torch.long))
+        self.register_buffer("observer_enabled", torch.tensor([1], dtype=torch.long))
+        self.is_symmetric_quant = dtypes.is_symmetric(self.qscheme)
+
+    @torch.jit.export
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return the observer's ``(scale, zero_point)``."""
+        return self.activation_post_process.calculate_qparams()  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Observe and round ``x``, as far as the switches say."""
+        inner = self.activation_post_process
+        return torch.fused_moving_avg_obs_fake_quant(
+            x,
+            self.observer_enabled,
+            self.fake_quant_enabled,
+            inner.min_val,
+            inner.max_val,
+            self.scale,
+            self.zero_point,
+            inner.averaging_constant,
+            self.quant_min,
+            self.quant_max,
+            self.ch_axis,
+            self.is_per_channel,
+            self.is_symmetric_quant,
+        )
+
+    @torch.jit.export
+    def extra_repr(self) -> str:
+        """Show switches, codes and parameters."""
+        return (
+            f"fake_quant_enabled={self.fake_quant_enabled}, observer_enabled={self.observer_enabled}, "
+            f"scale={self.scale}, zero_point={self.zero_point}, dtype={self.dtype}, quant_min={self.quant_min}, "
+            f"quant_max={self.quant_max}, qscheme={self.qscheme}, "
+            f"reduce_range={self.activation_post_process.reduce_range}"
+        )

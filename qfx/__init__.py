@@ -36,7 +36,33 @@ from qfx.config import QConfigAny as QConfigAny
 from qfx.config import QConfigMapping as QConfigMapping
 from qfx.config import QuantType as QuantType
 from qfx.config import StandaloneModuleConfigEntry as StandaloneModuleConfigEntry
+from qfx.config import default_activation_only_qconfig as default_activation_only_qconfig
+from qfx.config import default_debug_qconfig as default_debug_qconfig
+from qfx.config import default_dynamic_qat_qconfig as default_dynamic_qat_qconfig
+from qfx.config import default_dynamic_qconfig as default_dynamic_qconfig
+from qfx.config import default_embedding_qat_qconfig as default_embedding_qat_qconfig
+from qfx.config import default_embedding_qat_qconfig_4bit as default_embedding_qat_qconfig_4bit
+from qfx.config import default_per_channel_qconfig as default_per_channel_qconfig
+from qfx.config import (
+    default_per_channel_symmetric_qnnpack_qat_qconfig as default_per_channel_symmetric_qnnpack_qat_qconfig,
+)
+from qfx.config import default_per_channel_symmetric_qnnpack_qconfig as default_per_channel_symmetric_qnnpack_qconfig
+from qfx.config import default_qat_qconfig as default_qat_qconfig
+from qfx.config import default_qat_qconfig_v2 as default_qat_qconfig_v2
+from qfx.config import default_qconfig as default_qconfig
+from qfx.config import default_quint8_weight_qconfig as default_quint8_weight_qconfig
+from qfx.config import default_reuse_input_qconfig as default_reuse_input_qconfig
+from qfx.config import default_symmetric_qnnpack_qat_qconfig as default_symmetric_qnnpack_qat_qconfig
+from qfx.config import default_symmetric_qnnpack_qconfig as default_symmetric_qnnpack_qconfig
+from qfx.config import default_weight_only_qconfig as default_weight_only_qconfig
+from qfx.config import float16_dynamic_qconfig as float16_dynamic_qconfig
+from qfx.config import float16_static_qconfig as float16_static_qconfig
+from qfx.config import float_qparams_weight_only_qconfig as float_qparams_weight_only_qconfig
+from qfx.config import float_qparams_weight_only_qconfig_4bit as float_qparams_weight_only_qconfig_4bit
 from qfx.config import get_default_backend_config as get_default_backend_config
+from qfx.config import get_default_qat_qconfig as get_default_qat_qconfig
+from qfx.config import get_default_qat_qconfig_dict as get_default_qat_qconfig_dict
+from qfx.config import get_default_qat_qconfig_mapping as get_default_qat_qconfig_mapping
 from qfx.config import get_default_qconfig as get_default_qconfig
 from qfx.config import get_default_qconfig_dict as get_default_qconfig_dict
 from qfx.config import get_default_qconfig_mapping as get_default_qconfig_mapping
@@ -45,6 +71,7 @@ from qfx.config import get_native_backend_config as get_native_backend_config
 from qfx.config import get_onednn_backend_config as get_onednn_backend_config
 from qfx.config import get_qnnpack_backend_config as get_qnnpack_backend_config
 from qfx.config import get_x86_backend_config as get_x86_backend_config
+from qfx.config import per_channel_dynamic_qconfig as per_channel_dynamic_qconfig
 from qfx.config import qconfig_equals as qconfig_equals
 from qfx.fake_quantize import *  # noqa: F403  (listed in qfx.fake_quantize.__all__)
 from qfx.observers import *  # noqa: F403  (the public observers, listed in qfx.observers.__all__)

@@ -42,6 +42,7 @@ BESIDE = {
     ("nn", "kernels"),
     ("nn", "config"),
     ("config", "observers"),
+    ("config", "fake_quantize"),
     ("fake_quantize", "observers"),
     ("config", "nn"),
     ("api", "capture"),

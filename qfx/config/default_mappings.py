@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -14,8 +15,10 @@ from qfx.config.default_qconfigs import (
     get_default_qconfig,
 )
 from qfx.config.fixed_range import FIXED_RANGE_OBSERVERS
+from qfx.config.qat_qconfigs import get_default_qat_qconfig
 from qfx.config.qconfig import QConfig
 from qfx.config.qconfig_mapping import ObjectType, QConfigMapping
+from qfx.fake_quantize import FixedQParamsFakeQuantize, default_weight_fake_quant
 from qfx.observers import default_placeholder_observer, default_weight_observer
 
 _TRANSPOSED: tuple[ObjectType, ...] = (
@@ -32,7 +35,10 @@ _LAYER_NORM: tuple[ObjectType, ...] = (functional.layer_norm, nn.LayerNorm)
 _ONE_SCALE_WHEN_TRANSPOSED = ("fbgemm", "x86")
 
 
-def _with_exceptions(general: QConfig, transposed: QConfig) -> QConfigMapping:
+def _with_exceptions(
+    general: QConfig, transposed: QConfig, weight: Any, fixed_range: Callable[[Any], Any]
+) -> QConfigMapping:
+    """`weight` goes with operators of a fixed range, whose activation `fixed_range` makes of the observer."""
     mapping = QConfigMapping().set_global(general).set_object_type("reshape", default_reuse_input_qconfig)
     for op in _TRANSPOSED:
         mapping.set_object_type(op, transposed)
@@ -40,7 +46,7 @@ def _with_exceptions(general: QConfig, transposed: QConfig) -> QConfigMapping:
     for op in _LAYER_NORM:
         mapping.set_object_type(op, QConfig(activation=general.activation, weight=default_placeholder_observer))
     mapping.set_object_type(nn.PReLU, default_quint8_weight_qconfig)
-    fixed = {made: QConfig(activation=made, weight=default_weight_observer) for made in FIXED_RANGE_OBSERVERS.values()}
+    fixed = {made: QConfig(activation=fixed_range(made), weight=weight) for made in set(FIXED_RANGE_OBSERVERS.values())}
     for op, made in FIXED_RANGE_OBSERVERS.items():
         mapping.set_object_type(op, fixed[made])
     return mapping
@@ -66,7 +72,36 @@ def get_default_qconfig_mapping(backend: str = "x86", version: int = 0) -> QConf
     check_backend(backend, version)
     general = get_default_qconfig(backend, version)
     narrow = QConfig(activation=general.activation, weight=default_weight_observer)
-    return _with_exceptions(general, narrow if backend in _ONE_SCALE_WHEN_TRANSPOSED else general)
+    transposed = narrow if backend in _ONE_SCALE_WHEN_TRANSPOSED else general
+    return _with_exceptions(general, transposed, default_weight_observer, lambda observer: observer)
+
+
+def get_default_qat_qconfig_mapping(backend: str = "x86", version: int = 1) -> QConfigMapping:
+    """Return a mapping for quantization-aware training of everything a backend can quantize.
+
+    As ``get_default_qconfig_mapping``, with ``get_default_qat_qconfig(backend, version)`` as the global entry.
+
+    Args:
+        backend: ``"x86"`` (default), ``"fbgemm"``, ``"qnnpack"`` or ``"onednn"``.
+        version: 1 (default) for the fused kernel, 0 for ``FakeQuantize``.
+
+    Raises:
+        ConfigError: another backend or version.
+    """
+    general = get_default_qat_qconfig(backend, version)
+    narrow = QConfig(activation=general.activation, weight=default_weight_fake_quant)
+    transposed = narrow if backend in _ONE_SCALE_WHEN_TRANSPOSED else general
+    return _with_exceptions(
+        general,
+        transposed,
+        default_weight_fake_quant,
+        lambda observer: FixedQParamsFakeQuantize.with_args(observer=observer),
+    )
+
+
+def get_default_qat_qconfig_dict(backend: str = "x86", version: int = 1) -> dict[str, Any]:
+    """Return ``get_default_qat_qconfig_mapping(backend, version)`` as a dictionary."""
+    return get_default_qat_qconfig_mapping(backend, version).to_dict()
 
 
 def get_default_qconfig_dict(backend: str = "x86", version: int = 0) -> dict[str, Any]:

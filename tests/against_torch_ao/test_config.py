@@ -69,8 +69,20 @@ def test_default_mappings(backend: str) -> None:
     assert plain(ours.get_default_qconfig_dict(backend)) == theirs
 
 
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_default_mappings_for_training(backend: str, version: int) -> None:
+    said = plain(ours.get_default_qat_qconfig_mapping(backend, version).to_dict())
+    theirs = plain(their_mappings.get_default_qat_qconfig_mapping(backend, version).to_dict())
+    assert said == theirs
+    assert plain(ours.get_default_qat_qconfig_dict(backend, version)) == theirs
+    assert plain(ours.get_default_qat_qconfig(backend, version)) == plain(
+        their_qconfigs.get_default_qat_qconfig(backend, version)
+    )
+
+
 @pytest.mark.parametrize(
-    "name", [name for name in ours.__all__ if name.endswith("_qconfig") and not name.startswith("get_")]
+    "name", [name for name in ours.__all__ if "_qconfig" in name and not name.startswith(("get_", "reuses"))]
 )
 def test_default_qconfigs(name: str) -> None:
     assert plain(getattr(ours, name)) == plain(getattr(their_qconfigs, name))

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from qfx import config
-from qfx.config import QConfig, observer_facts, qconfig_equals, reuses_input
+from qfx.config import QConfig, default_qconfigs, observer_facts, qconfig_equals, reuses_input
 from qfx.errors import ConfigError
+from qfx.fake_quantize import FakeQuantizeBase, FusedMovingAvgObsFakeQuantize
 from qfx.observers import (
     HistogramObserver,
     MinMaxObserver,
@@ -119,10 +120,10 @@ def test_an_unknown_backend_or_version_is_refused() -> None:
         config.get_default_qconfig_mapping("x86", 7)
 
 
-def test_named_defaults() -> None:
+def test_named_static_defaults() -> None:
     facts = {
         name: (observer_facts(getattr(config, name).activation), observer_facts(getattr(config, name).weight))
-        for name in config.__all__
+        for name in vars(default_qconfigs)
         if name.endswith("_qconfig") and name.startswith(("default", "float16"))
     }
     assert {name: (a.kind, a.dtype, w.kind, w.dtype) for name, (a, w) in facts.items()} == {
@@ -183,3 +184,16 @@ def test_observer_facts_of_no_observer(factory: object, message: str) -> None:
 
 def test_the_weight_observer_of_the_defaults_is_shared_by_name() -> None:
     assert config.default_qconfig.weight is default_weight_observer
+
+
+@pytest.mark.parametrize("backend", ["x86", "fbgemm", "qnnpack", "onednn"])
+def test_configurations_for_training_make_fake_quantize_modules(backend: str) -> None:
+    for version in (0, 1):
+        qconfig = config.get_default_qat_qconfig(backend, version)
+        for made in (qconfig.activation(), qconfig.weight()):
+            assert isinstance(made, FakeQuantizeBase)
+            assert isinstance(made, FusedMovingAvgObsFakeQuantize) == (version == 1)
+    with pytest.raises(ConfigError, match="there is no version 2"):
+        config.get_default_qat_qconfig(backend, 2)
+    with pytest.raises(ConfigError, match="no defaults for backend 'tpu'"):
+        config.get_default_qat_qconfig_mapping("tpu")

@@ -16,7 +16,7 @@ from qfx import dtypes
 from qfx.graph import Param
 from qfx.graph.provenance import module_path
 from qfx.nn.quantized import reference
-from qfx.passes.observe import KEY
+from qfx.passes.observe import KEY, watching
 from qfx.passes.pipeline import Context
 from qfx.qparams import QParams
 
@@ -88,8 +88,9 @@ class _Solved:
         """The shape of the value whose node comes next, as it was seen last; ``[]`` where nothing tells."""
         number = self._met[observer]
         self._met[observer] += 1
-        seen = getattr(observer, "seen_shapes", [])
-        return list(seen[number]) if len(seen) == getattr(observer, "values", 1) else []
+        inner = watching(observer)
+        seen = getattr(inner, "seen_shapes", [])
+        return list(seen[number]) if len(seen) == getattr(inner, "values", 1) else []
 
     def problems(self, observer: Any) -> list[str]:
         return self._once(observer)[1]
@@ -108,7 +109,8 @@ NOTHING_SEEN = ("never ran", "saw only empty tensors", "saw no finite value")
 
 def problems_of(observer: Any) -> list[str]:
     """What makes an observer's statistics doubtful; a user's own class need not know."""
-    return observer.problems() if hasattr(observer, "problems") else []
+    inner = watching(observer)
+    return inner.problems() if hasattr(inner, "problems") else []
 
 
 def qparams_of(observer: Any, problems: list[str]) -> QParams:

@@ -53,6 +53,11 @@ def observe(context: Context, sites: Sites) -> int:
     return count
 
 
+def watching(module: Any) -> Any:
+    """The observer itself, which a fake-quantize module has inside."""
+    return getattr(module, "activation_post_process", module)
+
+
 class _Observers:
     """The observer of each group, made when its first value is met; it knows how many values it has."""
 
@@ -67,8 +72,8 @@ class _Observers:
         if observer is None:
             factory: Any = self._solution.groups[number].spec.observer
             observer = self._made[number] = factory()
-            observer.values = 0
-        observer.values += 1
+            watching(observer).values = 0
+        watching(observer).values += 1
         return observer  # type: ignore[no-any-return]
 
 

@@ -64,6 +64,8 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
     def forward(self, x: Tensor) -> Tensor:
         """Observe and round ``x``, as far as the switches say."""
         inner = self.activation_post_process
+        if self.observer_enabled[0] == 1:
+            inner._note(x)  # the kernel moves the averages, the observer remembers what it was shown
         return torch.fused_moving_avg_obs_fake_quant(
             x,
             self.observer_enabled,

@@ -252,3 +252,15 @@ def test_dynamic_quantization_is_refused_when_it_is_asked_for() -> None:
     gm = qfx.prepare_fx(nn.Sequential(nn.Linear(4, 4)).eval(), qfx.QConfigMapping().set_global(dynamic), (x,))
     assert gm.plan["float"]["_0"].startswith("dynamic quantization is not built yet")
     assert torch.equal(qfx.convert_fx(gm)(x), gm(x))
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_fake_quantize_modules_serve_as_observers(version: int) -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)).eval(), torch.randn(2, 3, 8, 8)
+    gm = qfx.prepare_fx(model, qfx.get_default_qat_qconfig_mapping("x86", version), (x,))
+    with torch.no_grad():
+        rounded = gm(x)
+    int8 = qfx.convert_fx(gm, strict=True)
+    # what training saw is what comes out
+    torch.testing.assert_close(int8(x), rounded.detach(), rtol=0, atol=float(gm.activation_post_process_1.scale) * 1.01)
+    assert qfx.summary(int8).coverage_macs == 1.0

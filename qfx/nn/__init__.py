@@ -1,12 +1,13 @@
 """The module families, laid out as users know them.
 
-``intrinsic`` (float modules fused into one unit), ``quantized``, ``quantized.reference`` and ``intrinsic.quantized``.
+``intrinsic`` (float modules fused into one unit), ``qat`` (for training), ``quantized``, ``quantized.reference`` and
+``intrinsic.quantized``.
 """
 
 from __future__ import annotations
 
 import qfx.nn.intrinsic.quantized
 import qfx.nn.quiet  # noqa: F401  before anybody makes a quantized tensor
-from qfx.nn import intrinsic, quantized
+from qfx.nn import intrinsic, qat, quantized
 
-__all__ = ["intrinsic", "quantized"]
+__all__ = ["intrinsic", "qat", "quantized"]

@@ -1,0 +1,66 @@
+"""Training with our modules is training with the original's: the same losses, step by step."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import qfx
+from qfx.nn import qat
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    ao = pytest.importorskip("torch.ao.quantization")
+    theirs = pytest.importorskip("torch.ao.nn.qat")
+    theirs_dynamic = pytest.importorskip("torch.ao.nn.qat.dynamic")
+
+
+class Net(nn.Module):
+    def __init__(self, library: Any, family: Any, float_modules: dict[str, nn.Module]) -> None:
+        super().__init__()
+        qconfig = library.get_default_qat_qconfig("x86")
+        for name, module in copy.deepcopy(float_modules).items():
+            module.qconfig = qconfig
+            self.add_module(name, getattr(family, type(module).__name__).from_float(module))
+        self.seen, self.between = qconfig.activation(), qconfig.activation()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.between(torch.relu(self.conv(self.seen(x))))
+        return self.fc(x.mean([2, 3]))
+
+
+def losses(net: nn.Module, steps: int = 20) -> list[float]:
+    torch.manual_seed(1)
+    optimizer, found = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), []
+    for _ in range(steps):
+        x, y = torch.randn(8, 3, 6, 6), torch.randint(0, 5, (8,))
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+        found.append(float(loss.detach()))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Please use quant_min and quant_max:UserWarning")
+def test_loss_curves_are_equal() -> None:
+    modules = {"conv": nn.Conv2d(3, 8, 3, padding=1), "fc": nn.Linear(8, 5)}
+    mine, original = Net(qfx, qat, modules), Net(ao, theirs, modules)
+    torch.testing.assert_close(losses(mine), losses(original), rtol=0, atol=1e-5)
+    original.load_state_dict(mine.state_dict(), strict=True)  # and so are the state dicts' layouts
+
+
+@pytest.mark.parametrize("name", ["Linear", "Conv1d", "Conv2d", "Conv3d", "Embedding", "EmbeddingBag"])
+def test_signatures(name: str) -> None:
+    def parameters(cls: Any) -> list[tuple[str, Any]]:
+        return [(p.name, p.default) for p in inspect.signature(cls.__init__).parameters.values()]
+
+    assert parameters(getattr(qat, name)) == parameters(getattr(theirs, name))
+    if name == "Linear":
+        assert parameters(qat.dynamic.Linear) == parameters(theirs_dynamic.Linear)

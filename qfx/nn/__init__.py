@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import qfx.nn.intrinsic.qat
 import qfx.nn.intrinsic.quantized
 import qfx.nn.quiet  # noqa: F401  before anybody makes a quantized tensor
 from qfx.nn import intrinsic, qat, quantized

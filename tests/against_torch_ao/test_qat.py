@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 import qfx
-from qfx.nn import qat
+from qfx.nn import intrinsic, qat
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     ao = pytest.importorskip("torch.ao.quantization")
     theirs = pytest.importorskip("torch.ao.nn.qat")
     theirs_dynamic = pytest.importorskip("torch.ao.nn.qat.dynamic")
+    their_float = pytest.importorskip("torch.ao.nn.intrinsic")
+    their_fused = pytest.importorskip("torch.ao.nn.intrinsic.qat")
 
 
 class Net(nn.Module):
@@ -64,3 +66,46 @@ def test_signatures(name: str) -> None:
     assert parameters(getattr(qat, name)) == parameters(getattr(theirs, name))
     if name == "Linear":
         assert parameters(qat.dynamic.Linear) == parameters(theirs_dynamic.Linear)
+
+
+class Fused(nn.Module):
+    def __init__(self, library: Any, float_family: Any, family: Any, parts: dict[str, list[nn.Module]]) -> None:
+        super().__init__()
+        qconfig = library.get_default_qat_qconfig("x86")
+        for name, modules in copy.deepcopy(parts).items():
+            container = getattr(float_family, name)(*modules)
+            container.qconfig = container[0].qconfig = qconfig  # some of the original's look at one, some at the other
+            self.add_module(name, getattr(family, name).from_float(container))
+        self.seen = qconfig.activation()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.ConvReLU2d(self.ConvBn2d(self.ConvBnReLU2d(self.seen(x))))
+        return self.LinearReLU(self.LinearBn1d(x.mean([2, 3])))
+
+
+@pytest.mark.filterwarnings("ignore:Please use quant_min and quant_max:UserWarning")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_loss_curves_with_batch_norm_are_equal(frozen: bool) -> None:
+    parts: dict[str, list[nn.Module]] = {
+        "ConvBnReLU2d": [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()],
+        "ConvBn2d": [nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)],
+        "ConvReLU2d": [nn.Conv2d(8, 8, 1), nn.ReLU()],
+        "LinearBn1d": [nn.Linear(8, 8), nn.BatchNorm1d(8)],
+        "LinearReLU": [nn.Linear(8, 5), nn.ReLU()],
+    }
+    mine = Fused(qfx, intrinsic, intrinsic.qat, parts)
+    original = Fused(ao, their_float, their_fused, parts)
+    if frozen:
+        mine.apply(intrinsic.qat.freeze_bn_stats)
+        original.apply(their_fused.freeze_bn_stats)
+        original.LinearBn1d.freeze_bn_stats()  # which the original's function forgets
+    torch.testing.assert_close(losses(mine), losses(original), rtol=0, atol=1e-5)
+    original.load_state_dict(mine.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize("name", [n for n in intrinsic.qat.__all__ if n[0].isupper()])
+def test_signatures_of_fused_modules(name: str) -> None:
+    def parameters(cls: Any) -> list[tuple[str, Any]]:
+        return [(p.name, p.default) for p in inspect.signature(cls.__init__).parameters.values()]
+
+    assert parameters(getattr(intrinsic.qat, name)) == parameters(getattr(their_fused, name))

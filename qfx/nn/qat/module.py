@@ -17,10 +17,12 @@ from qfx.nn.intrinsic import _FusedModule
 class QATModule(nn.Module):
     """Mixin before a float class: owns ``weight_fake_quant``, made by ``qconfig.weight()``.
 
-    A subclass names its float class in ``_FLOAT_MODULE`` and computes with ``self.weight_fake_quant(self.weight)``.
+    A subclass names what it replaces in ``_FLOAT_MODULE``, and where that is a fused container the class of the part
+    with the weight in ``_FLOAT_WEIGHTED``; it computes with ``self.weight_fake_quant(self.weight)``.
     """
 
     _FLOAT_MODULE: Any = None
+    _FLOAT_WEIGHTED: Any = None
 
     weight: torch.Tensor
 
@@ -41,20 +43,20 @@ class QATModule(nn.Module):
         """Make it from a float module with a ``qconfig``; weight and bias are the float module's own.
 
         Args:
-            mod: a module of the float class, or a fused container that starts with one and has the ``qconfig``.
+            mod: a module of the class this one replaces.
             use_precomputed_fake_quant: accepted for the original's sake.
 
         Raises:
             ModuleTypeError: another class, or no ``qconfig``.
         """
-        qconfig = getattr(mod, "qconfig", None)
-        if isinstance(mod, _FusedModule):
-            mod = next(iter(mod.children()))
-        kind = parametrize.type_before_parametrizations(mod)
+        qconfig, kind = getattr(mod, "qconfig", None), parametrize.type_before_parametrizations(mod)
         if kind is not cls._FLOAT_MODULE:
             raise ModuleTypeError(
                 f"qat.{cls.__name__}.from_float only works for {cls._FLOAT_MODULE.__name__}, got {kind.__name__}"
             )
+        if isinstance(mod, _FusedModule):
+            mod = mod[0]
+            qconfig = qconfig or getattr(mod, "qconfig", None)
         if not qconfig:
             raise ModuleTypeError(f"qat.{cls.__name__}.from_float: the float module needs a qconfig; set one first")
         made = like(cls, mod)
@@ -67,7 +69,7 @@ class QATModule(nn.Module):
 
     def to_float(self) -> Any:
         """The float module with this one's weight and bias (same storage) and mode, without gradients so far."""
-        made = like(self._FLOAT_MODULE, self)
+        made = like(self._FLOAT_WEIGHTED or self._FLOAT_MODULE, self)
         for name in ("weight", "bias"):
             if hasattr(self, name):
                 parameter = getattr(self, name)

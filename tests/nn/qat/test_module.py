@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from qfx import config
 from qfx.errors import ConfigError
-from qfx.nn import intrinsic, qat
+from qfx.nn import qat
 from qfx.nn.errors import ModuleTypeError
 
 QCONFIG = config.get_default_qat_qconfig("x86")
@@ -85,12 +85,6 @@ def test_it_scripts(name: str) -> None:
     cls, _, inputs = CASES[name]
     made = cls.from_float(configured(name))
     assert torch.equal(torch.jit.script(copy.deepcopy(made))(*inputs), made(*inputs))
-
-
-def test_a_fused_container_gives_its_weighted_part() -> None:
-    fused = intrinsic.LinearReLU(nn.Linear(3, 4), nn.ReLU())
-    fused.qconfig = QCONFIG
-    assert qat.Linear.from_float(fused).weight is fused[0].weight
 
 
 def test_a_parametrization_stays() -> None:

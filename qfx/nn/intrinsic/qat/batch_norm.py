@@ -1,0 +1,144 @@
+"""Training with a batch norm that will be folded.
+
+The weight that is rounded is the folded one, scaled by the batch norm's running statistics, which are steady; the
+result is divided by the same scale again and normalized with the batch's statistics, which training needs. When the
+statistics are frozen the two cancel, and training sees exactly what the integers will compute (Krishnamoorthi 2018,
+arXiv:1806.08342, section 3.2.2).
+
+No ``from __future__ import annotations`` here: TorchScript reads the annotations of attributes as objects.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+
+from qfx.errors import ConfigError
+from qfx.nn.errors import ModuleTypeError
+from qfx.nn.qat.module import QATModule, like
+
+
+class WithBatchNorm(QATModule):
+    """Mixin before a float class: also owns the batch norm ``bn`` and whether its statistics are frozen.
+
+    A subclass names the fused float class in ``_FLOAT_MODULE``, the class with the weight in ``_FLOAT_WEIGHTED``, the
+    batch norm's in ``_FLOAT_BN``, what the folded form is in ``_FLOAT_FOLDED`` (None for the weighted class alone), and
+    computes in ``_product``.
+
+    Attributes:
+        bn: the batch norm.
+        freeze_bn: whether ``bn`` uses its running statistics, and keeps them, also in training.
+    """
+
+    _FLOAT_WEIGHTED: Any = None
+    _FLOAT_BN: Any = None
+    _FLOAT_FOLDED: Any = None
+    _CHANNELS_OF_RESULT: tuple[int, ...] = (1, -1)
+
+    bn: Any
+    bias: Any
+
+    def _own_batch_norm(self, channels: int, eps: float, momentum: float, freeze_bn: bool, qconfig: Any) -> None:
+        self.bn = self._FLOAT_BN(channels, eps, momentum)
+        self._take_qconfig(qconfig)
+        self._set_frozen(freeze_bn if self.training else True)
+
+    def _set_frozen(self, frozen: bool) -> None:
+        self.freeze_bn = frozen
+        self.bn.training = not frozen
+
+    def freeze_bn_stats(self) -> "WithBatchNorm":
+        """Normalize by the running statistics from now on, and leave them as they are."""
+        self._set_frozen(True)
+        return self
+
+    def update_bn_stats(self) -> "WithBatchNorm":
+        """Normalize by each batch's statistics from now on, and follow them."""
+        self._set_frozen(False)
+        return self
+
+    def reset_running_stats(self) -> None:
+        """Forget the running statistics."""
+        self.bn.reset_running_stats()
+
+    def train(self, mode: bool = True) -> "WithBatchNorm":
+        """Set the mode; a frozen batch norm stays frozen."""
+        self.training = mode
+        if not self.freeze_bn:
+            for module in self.children():
+                module.train(mode)
+        return self
+
+    def _product(self, input: Tensor, weight: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _normalized(self, input: Tensor) -> Tensor:
+        factor = self.bn.weight / torch.sqrt(self.bn.running_var + self.bn.eps)
+        rows = [-1] + [1] * (self.weight.dim() - 1)
+        result = self._product(input, self.weight_fake_quant(self.weight * factor.reshape(rows)))
+        result = result / factor.reshape(self._CHANNELS_OF_RESULT)
+        if self.bias is not None:
+            result = result + self.bias.reshape(self._CHANNELS_OF_RESULT)
+        return self.bn(result)  # type: ignore[no-any-return]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Compute with the rounded folded weight, then normalize."""
+        return self._normalized(input)
+
+    @classmethod
+    def from_float(cls, mod: Any, use_precomputed_fake_quant: bool = False) -> Any:
+        """Make it from a fused float container with a ``qconfig``; parameters and batch norm are the container's own.
+
+        Args:
+            mod: a container of the class this one replaces.
+            use_precomputed_fake_quant: accepted for the original's sake.
+
+        Raises:
+            ModuleTypeError: another class, or no ``qconfig``.
+        """
+        if type(mod) is not cls._FLOAT_MODULE:
+            raise ModuleTypeError(
+                f"qat.{cls.__name__}.from_float only works for {cls._FLOAT_MODULE.__name__}, got {type(mod).__name__}"
+            )
+        weighted, bn = mod[0], mod[1]
+        qconfig = getattr(mod, "qconfig", None) or getattr(weighted, "qconfig", None)
+        if not qconfig:
+            raise ModuleTypeError(f"qat.{cls.__name__}.from_float: the float module needs a qconfig; set one first")
+        made = like(cls, weighted)
+        made._parameters.update({"weight": weighted.weight, "bias": weighted.bias})
+        made.bn = bn
+        made._take_qconfig(qconfig, weighted.weight.device)
+        made._set_frozen(not made.training)
+        return made
+
+    def to_float(self) -> Any:
+        """The float form with the batch norm folded: the weighted module, or it and its relu in a container."""
+        made = like(self._FLOAT_WEIGHTED, self)
+        for name in ("freeze_bn", "_CHANNELS_OF_RESULT"):
+            made.__dict__.pop(name, None)
+        fold = fuse_linear_bn_weights if isinstance(self, nn.Linear) else fuse_conv_bn_weights
+        bn = self.bn
+        if bn.running_mean is None or bn.running_var is None:
+            raise ConfigError(f"the batch norm of this {type(self).__name__} has no running statistics to fold")
+        weight, bias = fold(self.weight, self.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)
+        made._parameters.update(
+            {"weight": nn.Parameter(weight.detach()), "bias": None if bias is None else nn.Parameter(bias.detach())}
+        )
+        if self._FLOAT_FOLDED is None:
+            return made
+        folded = self._FLOAT_FOLDED(made, nn.ReLU())
+        folded.train(self.training)
+        return folded
+
+
+def update_bn_stats(mod: nn.Module) -> None:
+    """Let a module with a batch norm follow the batches: ``model.apply(update_bn_stats)``; nothing for any other."""
+    if isinstance(mod, WithBatchNorm):
+        mod.update_bn_stats()
+
+
+def freeze_bn_stats(mod: nn.Module) -> None:
+    """Freeze the statistics of a module with a batch norm; nothing for any other module."""
+    if isinstance(mod, WithBatchNorm):
+        mod.freeze_bn_stats()

@@ -25,7 +25,7 @@ from qfx.config.backend_config.moves import get_default_backend_config
 from qfx.errors import ConfigError, DowngradeError, ModelStateError
 from qfx.graph import GraphView
 from qfx.graph.kept import state_bytes
-from qfx.graph.provenance import merged
+from qfx.graph.provenance import describe, merged
 from qfx.passes.annotate.backend import compiled
 from qfx.passes.annotate.choices import choice, choose
 from qfx.passes.annotate.instances import Found, find
@@ -88,7 +88,6 @@ def prepare_fx(
     if not isinstance(example_inputs, tuple | list):
         raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
     _refuse_unbuilt(custom, _equalization_config)
-    _check_float32(model)
     gm = capture(
         model,
         skipped_names=custom.non_traceable_module_names,
@@ -109,18 +108,29 @@ def prepare_fx(
     return made
 
 
-def _check_float32(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and parameter.dtype is not torch.float32:
+def _check_float32(view: GraphView, found: Found) -> None:
+    """Refuse a layer to be quantized whose weight is not float32; what stays float may be anything."""
+    for instance in found.of.values():
+        if not instance.weighted:
+            continue
+        reading, root = view.read(instance.root), instance.root
+        if root.op == "call_module":
+            module: Any = view.module(str(root.target))
+            name, weight = f"{root.target}.weight", getattr(module, "weight", None)
+            weight = next(iter(module.children())).weight if weight is None else weight
+        else:
+            name, weight = str(reading.input("w")), getattr(reading.input("w"), "tensor", None)
+        if weight is not None and weight.dtype is not torch.float32:
             raise ModelStateError(
-                f"{name} is {parameter.dtype}, and quantized kernels stand between float32 values; "
-                "call model.float() before prepare_fx"
+                f"{name} is {weight.dtype}, and quantized kernels stand between float32 values; call model.float() "
+                f"before prepare_fx, or leave {describe(root)} out of the mapping"
             )
 
 
 def _annotate(context: Context, backend: BackendConfig, mapping: QConfigMapping, examples: Any) -> tuple[Found, Sites]:
     view: GraphView = context.view
     found = find(view, compiled(backend), not_float(view, examples))
+    _check_float32(view, found)
     return found, place(view, found, mapping.global_qconfig)
 
 

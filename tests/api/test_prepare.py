@@ -233,6 +233,19 @@ def test_only_float32_models_are_taken() -> None:
     model = nn.Sequential(nn.Linear(4, 4)).double().eval()
     with pytest.raises(ModelStateError, match=r"0.weight is torch.float64.*call model.float\(\)"):
         qfx.prepare_fx(model, MAPPING, (torch.randn(2, 4),))
+    gm = qfx.prepare_fx(model, MAPPING.__class__(), (torch.randn(2, 4),))  # nothing of it is to be quantized
+    assert gm(torch.randn(2, 4).double()).dtype is torch.float64
+    with pytest.raises(ModelStateError, match=r"Param\(w\) is torch.float16"):
+        qfx.prepare_fx(HalfWeight().eval(), MAPPING, (torch.randn(2, 4),))
+
+
+class HalfWeight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(4, 4).half())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.w)
 
 
 def test_a_model_is_prepared_once() -> None:

@@ -123,8 +123,8 @@ LIMITS: tuple[Limit, ...] = (
     ),
     Limit(
         "onednn",
-        lambda f: not f.transposed and f.group_in == 1 and f.padding_fills_kernel,
-        "onednn reads memory nobody wrote for one input channel a group and padding as wide as the kernel, on AVX512",
+        lambda f: not f.transposed and (f.groups > 1 or f.group_in == 1) and f.padding_fills_kernel,
+        "onednn reads memory nobody wrote for groups, or one input channel, padded as wide as the kernel, on AVX512",
     ),
     Limit("onednn", lambda f: f.transposed and f.per_channel, "onednn takes transposed weights per tensor only"),
     Limit("fbgemm", lambda f: f.transposed and f.per_channel, "fbgemm takes transposed weights per tensor only"),

@@ -52,6 +52,8 @@ def conv(
         (LayerFacts("linear", 64, 64, symmetric_weight=False), "fbgemm"),
         (conv(cin=1, cout=32, k=2, p=2), "fbgemm"),  # onednn reads memory nobody wrote
         (conv(cin=1, cout=32), "onednn"),
+        (conv("conv1d", 24, 8, groups=8, k=1, s=3), "fbgemm"),  # onednn may end the process
+        (conv("conv1d", 16, 16, groups=8, k=1, s=3), "fbgemm"),
         (conv(symmetric_weight=False), "fbgemm"),
     ],
 )

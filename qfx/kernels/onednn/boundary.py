@@ -13,7 +13,7 @@ def quantize(x: Tensor, scale: Number, zero_point: Number) -> Tensor:
     """Quantize a float tensor to ``torch.uint8``.
 
     ``clamp(round(x * (1 / scale) + zero_point), 0, 255)`` with ties to even, the codes ``torch.quantize_per_tensor``
-    gives for ``torch.quint8``. NaN becomes 0.
+    gives for ``torch.quint8``. NaN becomes 0 (torch leaves it undefined).
 
     Args:
         x: any shape and float dtype.

@@ -66,11 +66,14 @@ def mul(
     low: float | None = None,
     high: float | None = None,
 ) -> Tensor:
-    """Multiply codes: an exact integer product, one multiplication in float32, ties to even. Arguments as `add`."""
+    """Multiply codes: an exact integer product, one multiplication in float32, ties to the even code.
+
+    Args: as `add`.
+    """
     factor = torch.tensor(float(x_scale) * float(y_scale) / float(scale), dtype=torch.float32)
     lowest, highest = code_bounds(scale, zero_point, low, high)
     product = x.to(torch.int32).sub_(int(x_zero_point)) * y.to(torch.int32).sub_(int(y_zero_point))
-    return product.mul(factor).round_().add_(int(zero_point)).clamp_(lowest, highest).to(torch.uint8)
+    return product.mul(factor).add_(int(zero_point)).round_().clamp_(lowest, highest).to(torch.uint8)
 
 
 def code_bounds(scale: Number, zero_point: Number, low: float | None, high: float | None) -> tuple[int, int]:

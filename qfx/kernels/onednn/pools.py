@@ -33,12 +33,13 @@ def max_pool(
     x: Tensor,
     kernel_size: Sequence[int],
     stride: Sequence[int] | None = None,
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
+    padding: Sequence[int] | None = None,
+    dilation: Sequence[int] | None = None,
     ceil_mode: bool = False,
 ) -> Tensor:
     """The largest code of each window of ``(N, C, *spatial)``; arguments as in ``torch.nn.functional.max_pool{n}d``."""
     n = len(kernel_size)
+    padding, dilation = padding or [0] * n, dilation or [1] * n
     pooled: Tensor
     if n == 3:
         # The float pool: torch's own for uint8 counts positions in the dtype of the codes, which 255 of them fill.
@@ -62,7 +63,7 @@ def avg_pool(
     zero_point: Number,
     kernel_size: Sequence[int],
     stride: Sequence[int] | None = None,
-    padding: Sequence[int] = (0,),
+    padding: Sequence[int] | None = None,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -72,12 +73,13 @@ def avg_pool(
     Padding stands for 0.0, the zero point.
     """
     n = len(kernel_size)
-    centered = _centered(x, zero_point, math.prod(kernel_size))
+    centered = _centered(x, zero_point, max(math.prod(kernel_size), abs(divisor_override or 1)))
     how: dict[str, Any] = {"ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
     if n > 1:
         how["divisor_override"] = divisor_override
     pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[n - 1]
-    return _codes(pool(centered, list(kernel_size), list(stride or kernel_size), list(padding), **how), zero_point)
+    steps, borders = list(stride or kernel_size), list(padding or [0] * n)
+    return _codes(pool(centered, list(kernel_size), steps, borders, **how), zero_point)
 
 
 def adaptive_avg_pool(x: Tensor, zero_point: Number, output_size: Sequence[int | None]) -> Tensor:

@@ -40,8 +40,14 @@ def test_a_sum_is_the_fixed_point_sum(a: int, b: int, xs: float, ys: float, s: f
 def test_a_product_is_rounded_once(a: int, b: int, xs: float, ys: float, s: float, xz: int, yz: int, z: int) -> None:
     x, y = torch.tensor([a], dtype=torch.uint8), torch.tensor([b], dtype=torch.uint8)
     factor = torch.tensor(xs * ys / s, dtype=torch.float32)
-    product = float(torch.tensor(float((a - xz) * (b - yz))) * factor)
-    assert int(onednn.mul(x, xs, xz, y, ys, yz, s, z)) == clamped(round(min(max(product, -1e6), 1e6)) + z)
+    product = float(torch.tensor(float((a - xz) * (b - yz))) * factor + z)
+    assert int(onednn.mul(x, xs, xz, y, ys, yz, s, z)) == clamped(round(min(max(product, -1e6), 1e6)))
+
+
+def test_ties_of_products_go_to_the_even_code() -> None:
+    x, one = torch.tensor([101, 103, 99], dtype=torch.uint8), torch.tensor([1], dtype=torch.uint8)
+    # 0.5, 1.5 and -0.5 above an odd zero point
+    assert onednn.mul(x, 1.0, 100, one, 0.5, 0, 1.0, 7).tolist() == [8, 8, 6]
 
 
 def test_bounds_are_codes_of_the_result() -> None:

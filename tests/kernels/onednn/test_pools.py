@@ -109,3 +109,18 @@ def test_ties_go_to_the_even_code() -> None:
     x = torch.tensor([[1, 2], [2, 3], [0, 1]], dtype=torch.uint8)
     assert onednn.mean(x, 0, [1]).tolist() == [2, 2, 0]
     assert onednn.mean(x, 1, [1]).tolist() == [2, 2, 0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_defaults_are_those_of_torch(n: int) -> None:
+    x = codes(*SHAPES[n])
+    assert torch.equal(onednn.max_pool(x, (2,) * n), getattr(F, f"max_pool{n}d")(x.double(), 2).to(torch.uint8))
+    sums = getattr(F, f"avg_pool{n}d")(x.double(), 2) * 2**n
+    assert torch.equal(onednn.avg_pool(x, 0, (2,) * n), exact(sums, torch.tensor(2**n), 0))
+
+
+def test_a_large_divisor_is_divided_by_exactly() -> None:
+    x = codes(4, 3, 64, 64)
+    found = onednn.avg_pool(x, 0, (64, 64), padding=(0, 0), divisor_override=1_000_003)
+    sums = F.avg_pool2d(x.double(), 64, divisor_override=1)
+    assert torch.equal(found, exact(sums, torch.tensor(1_000_003), 0))

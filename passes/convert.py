@@ -16,6 +16,8 @@ from qfx import dtypes
 from qfx.graph import Param
 from qfx.graph.provenance import module_path
 from qfx.nn.quantized import reference
+from qfx.observers.together import Answer, answers_together
+from qfx.passes.blanks import Blanks
 from qfx.passes.observe import KEY, watching
 from qfx.passes.pipeline import Context
 from qfx.qparams import QParams
@@ -49,20 +51,18 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
         instances: the plan of `prepare_fx`, by name of the root.
     """
     found = Converted()
-    gm, solved = context.rewriter.gm, _Solved()
-    roots = {node.name: node for node in gm.graph.nodes if node.name in instances}
+    gm = context.rewriter.gm
+    observed = [node for node in gm.graph.nodes if KEY in node.meta]
+    layers = _layers(context, instances)
+    solved = _Solved([_ready(context, node) for node in observed] + [layer.observer for layer in layers])
     names = _Names(context)
-    for node in list(gm.graph.nodes):
-        if KEY in node.meta:
-            _replace(context, node, solved, names, found)
-    done: set[int] = set()
+    for node, observer in zip(observed, solved.observers, strict=False):
+        _replace(context, node, observer, solved, names, found)
     paths: dict[int, list[str]] = {}
     for path, module in gm.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), []).append(path)
-    for name, instance in instances.items():
-        root = roots.get(name)
-        if root is not None and instance["weighted"] and root.op == "call_module":
-            _reference(context, root, instance["qconfig"], done, paths)
+    for layer in layers:
+        _reference(context, layer, solved.of(layer.observer), paths[id(layer.module)])
     return found
 
 
@@ -74,15 +74,18 @@ def observers(gm: GraphModule) -> Iterator[nn.Module]:
 
 
 class _Solved:
-    """Parameters of each observer, worked out once however many values it observes."""
+    """Parameters of each observer, worked out once however many values it observes, and all together."""
 
-    def __init__(self) -> None:
-        # The observer is held too: the id of a dead one could be given to the next.
+    def __init__(self, observers: list[Any]) -> None:
+        self.observers = observers
         self._met: Counter[Any] = Counter()  # by module, which compares by identity
-        self._known: dict[int, tuple[QParams, list[str], Any]] = {}
+        unique = list(dict.fromkeys(o for o in observers if dtypes.is_integer(o.dtype)))
+        answers = dict(zip(unique, answers_together(unique), strict=True))
+        self._problems: dict[Any, list[str]] = {observer: answer.problems for observer, answer in answers.items()}
+        self._known: dict[Any, QParams] = {observer: _qparams(observer, answer) for observer, answer in answers.items()}
 
     def of(self, observer: Any) -> QParams:
-        return self._once(observer)[0]
+        return self._known[observer]
 
     def shape(self, observer: Any) -> list[int]:
         """The shape of the value whose node comes next, as it was seen last; ``[]`` where nothing tells."""
@@ -93,33 +96,15 @@ class _Solved:
         return list(seen[number]) if len(seen) == getattr(inner, "values", 1) else []
 
     def problems(self, observer: Any) -> list[str]:
-        return self._once(observer)[1]
-
-    def _once(self, observer: Any) -> tuple[QParams, list[str], Any]:
-        found = self._known.get(id(observer))
-        if found is None:
-            problems = problems_of(observer)
-            found = self._known[id(observer)] = (qparams_of(observer, problems), problems, observer)
-        return found
+        return self._problems[observer]
 
 
-NOTHING_SEEN = ("never ran", "saw only empty tensors", "saw no finite value")
-"""The problems that leave an observer without a range."""
-
-
-def problems_of(observer: Any) -> list[str]:
-    """What makes an observer's statistics doubtful; a user's own class need not know."""
-    inner = watching(observer)
-    return inner.problems() if hasattr(inner, "problems") else []
-
-
-def qparams_of(observer: Any, problems: list[str]) -> QParams:
+def _qparams(observer: Any, answer: Answer) -> QParams:
     """The parameters any observer arrived at, ours or a user's."""
-    if problems and problems[0] in NOTHING_SEEN:
+    scale, zero_point = answer.scale, answer.zero_point
+    if scale is None or zero_point is None:
         # What the original gives too; it warns for each, here convert says it once for all.
         scale, zero_point = torch.ones(1), torch.zeros(1, dtype=torch.int)
-    else:
-        scale, zero_point = observer.calculate_qparams()
     axis = getattr(observer, "ch_axis", None) if dtypes.is_per_channel(observer.qscheme) else None
     return QParams(scale, zero_point, axis, observer.dtype, observer.quant_min, observer.quant_max, observer.qscheme)
 
@@ -147,14 +132,19 @@ class _Names:
         return f"{stem}_scale_{number}", f"{stem}_zero_point_{number}"
 
 
-def _replace(context: Context, node: Node, solved: _Solved, names: _Names, found: Converted) -> None:
-    g, value = context.rewriter, node.args[0]
-    assert isinstance(value, Node)
+def _ready(context: Context, node: Node) -> Any:
+    """The observer of a node, once it has seen something: a weight needs no calibration data."""
     observer: Any = context.view.module(str(node.target))
-    source = context.view.value(value)
+    source = context.view.value(node.args[0])
     if isinstance(source, Param) and not getattr(observer, "batches", 1):
         observer = copy.deepcopy(observer)  # the prepared model keeps its own as it is
-        observer(source.tensor)  # a weight needs no calibration data
+        observer(source.tensor)
+    return observer
+
+
+def _replace(context: Context, node: Node, observer: Any, solved: _Solved, names: _Names, found: Converted) -> None:
+    g, value = context.rewriter, node.args[0]
+    assert isinstance(value, Node)
     found.shapes[value.name] = solved.shape(observer)
     if not dtypes.is_integer(observer.dtype):
         found.unquantized[value.name] = f"{observer.dtype} has no quantized form here"
@@ -185,7 +175,8 @@ def _replace(context: Context, node: Node, solved: _Solved, names: _Names, found
 
 def _constant(context: Context, name: str, value: Any) -> Node:
     g = context.rewriter
-    g.gm.register_buffer(name, torch.as_tensor(value).detach().clone())
+    # The name is known to be free, which is what registering a buffer spends its time on.
+    g.gm._buffers[name] = torch.as_tensor(value).detach().clone()
     return g.fetch(name)
 
 
@@ -199,44 +190,68 @@ def _splice(context: Context, observer: Node, value: Node) -> None:
     delattr(context.rewriter.gm, path)
 
 
-def _reference(context: Context, root: Node, qconfig: Any, done: set[int], paths: dict[int, list[str]]) -> None:
-    """Put the reference form of a module in its place; a module called twice is replaced once."""
-    gm, path = context.rewriter.gm, str(root.target)
-    module = gm.get_submodule(path)
-    if id(module) in done:
-        return
-    inner = module if type(module) in REFERENCE else next(iter(module.children()))
-    observer: Any = qconfig.weight()
-    weight: Any = inner.weight
-    observer(weight.detach())
-    made = REFERENCE[type(inner)].from_float(inner, weight_qparams(observer))
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A weighted module to be replaced: called at `path`, its weight in `inner` (itself, or a part), its observer."""
+
+    path: str
+    module: Any
+    inner: Any
+    observer: Any
+
+
+def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Layer]:
+    """The weighted modules among the instances, their weights observed; a module called twice is there once."""
+    found: dict[int, _Layer] = {}
+    blanks = Blanks()
+    roots = {node.name: node for node in context.rewriter.gm.graph.nodes if node.name in instances}
+    for name, instance in instances.items():
+        root = roots.get(name)
+        if root is None or not instance["weighted"] or root.op != "call_module":
+            continue
+        path = str(root.target)
+        module: Any = context.view.module(path)
+        if id(module) in found:
+            continue
+        inner = module if type(module) in REFERENCE else next(iter(module.children()))
+        observer = blanks.make(instance["qconfig"].weight)
+        observer(inner.weight.detach())
+        found[id(module)] = _Layer(path, module, inner, observer)
+    return list(found.values())
+
+
+def _reference(context: Context, layer: _Layer, qparams: QParams, paths: list[str]) -> None:
+    """Put the reference form of a module in its place, wherever it stands."""
+    gm, module, inner = context.rewriter.gm, layer.module, layer.inner
+    made = REFERENCE[type(inner)].from_float(inner, weight_qparams(qparams))
     made.train(inner.training)
     if inner is not module:
-        fused = type(module).__new__(type(module))
+        kind: Any = type(module)
+        fused = kind.__new__(kind)
         fused.__dict__ = dict(module.__dict__)
         fused._modules = {**module._modules, next(iter(module._modules)): made}
         made = fused
-    done.add(id(made))
-    for name in paths[id(module)]:
+    for name in paths:
         owner, _, attribute = name.rpartition(".")
         setattr(gm.get_submodule(owner), attribute, made)
         context.view.forget_module(name)
 
 
-def weight_qparams(observer: Any) -> dict[str, Any]:
+_AFFINE = {
+    torch.per_tensor_symmetric: torch.per_tensor_affine,
+    torch.per_channel_symmetric: torch.per_channel_affine,
+}
+
+
+def weight_qparams(qparams: QParams) -> dict[str, Any]:
     """What a reference module is told of its weight."""
-    qparams = qparams_of(observer, problems_of(observer))
-    per_channel = qparams.axis is not None
-    symmetric = {
-        torch.per_tensor_symmetric: torch.per_tensor_affine,
-        torch.per_channel_symmetric: torch.per_channel_affine,
-    }
+    scheme: Any = qparams.qscheme
     found = {
-        "qscheme": symmetric.get(observer.qscheme, observer.qscheme),
-        "dtype": observer.dtype,
+        "qscheme": _AFFINE.get(scheme, scheme),
+        "dtype": qparams.dtype,
         "scale": qparams.scale,
         "zero_point": qparams.zero_point,
-        "quant_min": observer.quant_min,
-        "quant_max": observer.quant_max,
+        "quant_min": qparams.quant_min,
+        "quant_max": qparams.quant_max,
     }
-    return found | ({"axis": qparams.axis} if per_channel else {})
+    return found | ({"axis": qparams.axis} if qparams.is_per_channel else {})

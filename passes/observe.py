@@ -8,6 +8,7 @@ from torch import nn
 from torch.fx import Node
 
 from qfx.passes.annotate.sites import Sites
+from qfx.passes.blanks import Blanks
 from qfx.passes.pipeline import Context
 from qfx.passes.rewriter import Rewriter
 from qfx.specs import Ticket
@@ -65,13 +66,14 @@ class _Observers:
         assert sites.solution is not None
         self._solution = sites.solution
         self._made: dict[int, Any] = {}
+        self._blanks = Blanks()
 
     def __call__(self, ticket: Ticket) -> nn.Module:
         number = self._solution.group_of[ticket.site]
         observer = self._made.get(number)
         if observer is None:
             factory: Any = self._solution.groups[number].spec.observer
-            observer = self._made[number] = factory()
+            observer = self._made[number] = self._blanks.make(factory)
             watching(observer).values = 0
         watching(observer).values += 1
         return observer  # type: ignore[no-any-return]

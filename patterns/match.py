@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch.fx import Node
 
@@ -13,6 +14,8 @@ from qfx.reject import Reject
 
 if TYPE_CHECKING:
     from qfx.patterns.language import Pattern
+
+T = TypeVar("T")
 
 
 class Match:
@@ -32,6 +35,13 @@ class Match:
         self.pattern, self.view, self.anchor = pattern, view, anchor
         self.bound, self.node_of = bound, node_of
         self.nodes = tuple(node_of.values())
+        self._known: dict[Any, Any] = {}
+
+    def once(self, function: Callable[[Match], T]) -> T:
+        """``function(self)``, worked out the first time it is asked for: guards and the rule share it."""
+        if function not in self._known:
+            self._known[function] = function(self)
+        return self._known[function]  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "bound" not in self.__dict__:

@@ -70,6 +70,10 @@ def constant_clamps(found: Match) -> bool | Reject:
 
 def output(found: Match) -> tuple[float, int]:
     """Scale and zero point of the quantize a match ends with."""
+    return found.once(_output)
+
+
+def _output(found: Match) -> tuple[float, int]:
     return float(found.scale.tensor), int(found.zero_point.tensor)
 
 

@@ -87,35 +87,36 @@ def rounding_errors(histogram: Tensor, edges: Tensor, lowest: Tensor, highest: T
     """Return the summed squared error of rounding counted values to whole numbers, for several scales at once.
 
     Args:
-        histogram: counts, shape ``(bins,)``.
-        edges: the edges of the bins in units of one step of each scale, float64, shape ``(scales, bins + 1)``.
+        histogram: counts, shape ``(bins,)``, or ``(rows, 1, bins)`` for several histograms.
+        edges: the edges of the bins in units of one step of each scale, float64, shape ``(..., scales, bins + 1)``.
         lowest: smallest whole number of each scale, shape ``(scales, 1)``; what is below saturates.
         highest: largest whole number, same shape.
 
     Returns:
-        Errors in squared steps times bins per step, shape ``(scales,)``: multiply by step cubed over bin width.
+        Errors in squared steps times bins per step, shape ``(..., scales)``: multiply by step cubed over bin width.
     """
     counts = histogram.double()
-    zero = torch.zeros([1], dtype=counts.dtype, device=counts.device)
-    drops = torch.cat([zero, counts]) - torch.cat([counts, zero])
+    zero = torch.zeros_like(counts[..., :1])
+    drops = torch.cat([zero, counts], -1) - torch.cat([counts, zero], -1)
     # The integral of the squared error up to u is (u - whole)^3 / 3 + whole / 12: continuous, also where rounding jumps
     whole = edges.round().clamp_(lowest, highest)
     off = edges - whole
-    return (off.pow(3).mul_(4.0).add_(whole)) @ drops / 12.0
+    # A sum, not a product of matrices: it adds in the same order however many histograms there are
+    return (off.pow(3).mul_(4.0).add_(whole)).mul_(drops).sum(-1) / 12.0
 
 
 def expected_errors(histogram: Tensor, starts: Tensor, ends: Tensor, levels: int) -> Tensor:
     """Return the summed squared error, in squared bin widths, of dividing each range of bins into ``levels`` steps.
 
     Args:
-        histogram: counts, shape ``(bins,)``.
-        starts: first bin of each range, shape ``(ranges,)``.
-        ends: last bin of each range, shape ``(ranges,)``.
+        histogram: counts, shape ``(bins,)``, or ``(rows, 1, bins)`` for several histograms.
+        starts: first bin of each range, shape ``(ranges,)``, or ``(rows, ranges)``.
+        ends: last bin of each range, same shape.
         levels: how many steps a range has, each represented by its centre.
     """
     step = (ends - starts + 1).double().div_(levels)
-    edges = torch.arange(histogram.numel() + 1, dtype=torch.float64, device=histogram.device)
-    units = (edges - starts.unsqueeze(1)).div_(step.unsqueeze(1)).sub_(0.5)
+    edges = torch.arange(histogram.shape[-1] + 1, dtype=torch.float64, device=histogram.device)
+    units = (edges - starts.unsqueeze(-1)).div_(step.unsqueeze(-1)).sub_(0.5)
     lowest = torch.zeros([1, 1], dtype=torch.float64, device=histogram.device)
     return rounding_errors(histogram, units, lowest, lowest + (levels - 1)) * step.pow(3)
 

@@ -92,12 +92,20 @@ def clamp_codes(g: Rewriter, y: Node, limits: Bounds) -> Node:
 # -- modules -------------------------------------------------------------------------------------------------------
 def module_parts(m: Match) -> tuple[Any, Any]:
     """The module a match calls, and the reference module in it."""
+    return m.once(_module_parts)
+
+
+def _module_parts(m: Match) -> tuple[Any, Any]:
     module: Any = m.view.module(str(m.op.node.target))
     return module, module[0] if type(module) in FUSED else module
 
 
 def module_site(m: Match) -> KernelSite | Reject:
     """What a kernel is told of a layer spelled as a module."""
+    return m.once(_module_site)
+
+
+def _module_site(m: Match) -> KernelSite | Reject:
     _, inner = module_parts(m)
     if type(inner) not in MODULES:
         return Reject(f"{type(inner).__name__} is no reference module")

@@ -17,11 +17,12 @@ from qfx.nn.quantized.module import (
     PackedModule,
     blank_weight,
     check_rank,
+    empty,
     fits,
+    made_empty,
     refuse_devices,
     scale_tensor,
     take,
-    unpacked,
 )
 from qfx.nn.sizes import LAYOUTS, numeric_padding, sizes
 from qfx.nn.weights import observed_weight, output_qparams
@@ -91,6 +92,8 @@ class _ConvBase(PackedModule):
         self.scale, self.zero_point = 1.0, 0
         self._choose_engine(engine)
         self._bind()
+        if made_empty():
+            return
         channels = (in_channels, out_channels // groups) if transposed else (out_channels, in_channels // groups)
         self._hold(blank_weight(*channels, *self.kernel_size), torch.zeros(out_channels) if bias else None)
 
@@ -230,7 +233,7 @@ class _ConvBase(PackedModule):
         if hasattr(mod, "weight_fake_quant") and not hasattr(mod, "activation_post_process"):
             raise ModuleTypeError(f"{cls.__name__}.from_float: Input QAT module must have observer attached")
         conv, weight, bias = observed_weight(cls, mod, cls._float_modules(), use_precomputed_fake_quant)
-        with unpacked():
+        with empty():
             made = cls._like(conv, engine)
         made._hold(weight, bias)
         observer = getattr(mod, "activation_post_process", None)
@@ -254,7 +257,7 @@ class _ConvBase(PackedModule):
             KernelError: the engine does not take this weight.
         """
         reference = cls._weighted_part(ref_qconv)
-        with unpacked():
+        with empty():
             made = cls._like(reference, engine)
         made._hold(reference.get_quantized_weight(), reference.bias)
         made.scale, made.zero_point = float(output_scale), int(output_zero_point)

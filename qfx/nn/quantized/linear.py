@@ -15,10 +15,11 @@ from qfx.nn.quantized.module import (
     PackedModule,
     WeightedQuantizedModule,
     blank_weight,
+    empty,
     fits,
+    made_empty,
     scale_tensor,
     take,
-    unpacked,
 )
 from qfx.nn.weights import observed_weight, output_qparams
 
@@ -44,6 +45,8 @@ class LinearPackedParams(PackedModule):
             raise ConfigError(f"a quantized linear layer stores torch.qint8 or torch.float16, not {dtype}")
         self.dtype = dtype
         self._choose_engine(engine)
+        if made_empty():
+            return
         self._hold(blank_weight(1, 1) if dtype == torch.qint8 else torch.zeros(1, 1), None)
 
     def _packed_spec(self) -> PackedSpec:
@@ -166,12 +169,14 @@ class Linear(WeightedQuantizedModule):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self._packed_params = LinearPackedParams(dtype, engine=engine)
+        self.scale, self.zero_point = 1.0, 0
+        self._bind()
+        if made_empty():
+            return
         blank = (
             blank_weight(out_features, in_features) if dtype == torch.qint8 else torch.zeros(out_features, in_features)
         )
         self._packed_params._hold(blank, torch.zeros(out_features) if bias_ else None)
-        self.scale, self.zero_point = 1.0, 0
-        self._bind()
 
     def _bind(self) -> None:
         # On the instance, not the class: TorchScript finds operators only there.
@@ -270,7 +275,7 @@ class Linear(WeightedQuantizedModule):
             ConfigError: the weight observer is not one of int8.
         """
         linear, weight, bias = observed_weight(cls, mod, cls._float_modules(), use_precomputed_fake_quant)
-        with unpacked():
+        with empty():
             made = cls._like(linear, mod, engine)
         made._packed_params._hold(weight, bias)
         made.scale, made.zero_point = output_qparams(mod, cls.__name__)
@@ -291,7 +296,7 @@ class Linear(WeightedQuantizedModule):
             KernelError: the engine does not take this weight.
         """
         reference = cls._weighted_part(ref_qlinear)
-        with unpacked():
+        with empty():
             made = cls._like(reference, ref_qlinear, engine)
         made._packed_params._hold(reference.get_quantized_weight(), reference.bias)
         made.scale, made.zero_point = float(output_scale), int(output_zero_point)

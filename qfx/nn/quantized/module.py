@@ -48,14 +48,19 @@ _making = threading.local()
 
 
 @contextmanager
-def unpacked() -> Iterator[None]:
-    """Modules made inside the block pack nothing: whoever makes them gives them their real weight next."""
-    before = getattr(_making, "unpacked", False)
-    _making.unpacked = True
+def empty() -> Iterator[None]:
+    """Modules made inside the block have no weight, not even a blank one: whoever makes them gives it to them next."""
+    before = made_empty()
+    _making.empty = True
     try:
         yield
     finally:
-        _making.unpacked = before
+        _making.empty = before
+
+
+def made_empty() -> bool:
+    """Whether a module made now is to have no weight yet."""
+    return getattr(_making, "empty", False)
 
 
 class WeightedQuantizedModule(QuickAttributes, torch.nn.Module):
@@ -109,8 +114,7 @@ class PackedModule(WeightedQuantizedModule):
         self._repack()
 
     def _repack(self) -> None:
-        if not getattr(_making, "unpacked", False):
-            self._packed_params = self._packed_spec().pack()
+        self._packed_params = self._packed_spec().pack()
 
     def _packed_spec(self) -> PackedSpec:
         raise NotImplementedError

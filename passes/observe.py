@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.fx import Node
 
+from qfx.graph.nodes import make_node
 from qfx.passes.annotate.sites import Sites
 from qfx.passes.blanks import Blanks
 from qfx.passes.pipeline import Context
@@ -15,6 +16,7 @@ from qfx.specs import Ticket
 
 STEM = "activation_post_process"
 KEY = "qfx_observes"
+_KEPT = ("qfx_origins", "nn_module_stack", "stack_trace")  # metadata of the observed value
 
 
 def observe(context: Context, sites: Sites) -> int:
@@ -88,9 +90,7 @@ def _insert(g: Rewriter, value: Node, observer: nn.Module, number: int) -> Node:
     while value.op == "placeholder" and after.next.op == "placeholder":
         after = after.next
     with graph.inserting_after(after):
-        node = graph.create_node("call_module", name, (value,), {}, name)
-    node.meta = {
-        key: kept for key, kept in value.meta.items() if key in ("qfx_origins", "nn_module_stack", "stack_trace")
-    }
+        node = make_node(graph, "call_module", name, (value,), {}, name)
+    node.meta.update({key: value.meta[key] for key in _KEPT if key in value.meta})
     node.meta[KEY] = value.name
     return node

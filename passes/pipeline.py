@@ -171,7 +171,7 @@ def fire(rule: Rule, found: Match, g: Rewriter, pass_name: str) -> list[Node] | 
     """
     tracing_on, start = tracing.active(), time.perf_counter()
     before = tuple(n.format_node() or n.name for n in reversed(found.nodes)) if tracing_on else ()
-    where, name = describe(found.anchor), found.anchor.name
+    name = found.anchor.name
     g.begin(found)
     try:
         result = rule.action(found, g)
@@ -183,6 +183,7 @@ def fire(rule: Rule, found: Match, g: Rewriter, pass_name: str) -> list[Node] | 
         g.rollback()
         if isinstance(error, QfxError) and not isinstance(error, RuleError):
             raise
+        where = describe(found.anchor)
         raise RuleError(f"rule {rule.name} ({rule.line}) raised at {where} in pass {pass_name}: {error}") from error
     created = [node for node in g.created if not node._erased]
     for node in created:

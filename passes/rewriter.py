@@ -15,6 +15,7 @@ from torch.fx.node import map_aggregate
 from qfx import ops
 from qfx.errors import RuleError
 from qfx.graph import GraphView, Param, Reading, get_attribute, parent_of, set_attribute
+from qfx.graph.nodes import make_node
 from qfx.graph.provenance import KEY, merged
 from qfx.ops import Op
 from qfx.passes.emit import call_arguments, module_like
@@ -341,10 +342,10 @@ class Rewriter:
         if kind == "call_module":
             name = str(target).replace(".", "_")
         with graph.inserting_before(self._anchor):
-            node = graph.create_node(kind, target, tuple(args), kwargs, name)
+            node = make_node(graph, kind, target, tuple(args), kwargs, name)
         if self._meta is None:
             self._meta = self._inherited(self._anchor)
-        node.meta = dict(self._meta)
+        node.meta.update(self._meta)
         self.created.append(node)
         self.view.created(node, self._anchor)
         return node

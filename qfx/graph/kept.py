@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
-from qfx.graph.copying import copied_tables
+from qfx.graph.copying import copied_tables, copied_value
+from qfx.graph.nodes import copied_graph
 from qfx.graph.portable import Record, from_records, ours, to_records
 
 
@@ -34,7 +35,7 @@ class KeptGraphModule(GraphModule):
         made = _assemble(cls, gm, gm.graph, plan if plan is not None else dict(getattr(gm, "plan", {})))
         made.rebuilt = rebuilt
         for name in rebuilt:
-            made._put(name, getattr(gm, name))
+            setattr(made, name, getattr(gm, name))
         made.meta = dict(gm.meta)
         return made
 
@@ -50,12 +51,7 @@ class KeptGraphModule(GraphModule):
 
     def pack(self, name: str) -> None:
         """Make the packed attribute `name` from what describes it."""
-        self._put(name, self.rebuilt[name].pack())
-
-    def _put(self, name: str, value: Any) -> None:
-        # The constructor makes a buffer of every tensor the graph fetches; a packed one is no state.
-        self._buffers.pop(name, None)
-        setattr(self, name, value)
+        setattr(self, name, self.rebuilt[name].pack())
 
     def prune(self, keep: Iterable[str] = ()) -> None:
         """Drop parameters, buffers and submodules no node refers to; a float weight does not stay beside its codes.
@@ -124,9 +120,9 @@ class KeptGraphModule(GraphModule):
 
     def _copied_as(self, cls: type[Any], memo: dict[int, Any]) -> KeptGraphModule:
         state = copied_tables(self._state(), memo)
-        made = _assemble(cls, _root(state), copy.deepcopy(self.graph, memo), copy.deepcopy(self.plan, memo))
+        made = _assemble(cls, _root(state), copied_graph(self.graph), copied_value(self.plan, memo))
         made.repack(copy.deepcopy(self.rebuilt, memo))
-        made.meta = copy.deepcopy(self.meta, memo)
+        made.meta = copied_value(self.meta, memo)
         return made
 
     def repack(self, rebuilt: dict[str, Any]) -> None:
@@ -164,20 +160,16 @@ def _root(state: dict[str, Any]) -> nn.Module:
 
 
 def _assemble(cls: type[Any], root: nn.Module, graph: Graph, plan: dict[str, Any]) -> KeptGraphModule:
-    for node in graph.find_nodes(op="get_attr"):
-        # The constructor copies what the graph refers to, so it must find something there, packed or not.
-        name = str(node.target)
-        if "." not in name and not hasattr(root, name):
-            root.__dict__[name] = None
-    made: KeptGraphModule = cls(root, graph, cls.__name__)
+    # Given the graph, the constructor would look up every node's target; the tables below hold them all.
+    made: KeptGraphModule = cls(nn.Module(), Graph(tracer_cls=graph._tracer_cls), cls.__name__)
     for table in ("_parameters", "_buffers", "_modules"):
-        for name, value in root.__dict__[table].items():
-            made.__dict__[table].setdefault(name, value)
+        made.__dict__[table].update(root.__dict__[table])
     for name, value in root.__dict__.items():
         if name not in made.__dict__ and not name.startswith("_"):
             made.__dict__[name] = value
     made.training = root.training
     made.plan, made.rebuilt = plan, {}
+    made.graph = graph
     return made
 
 

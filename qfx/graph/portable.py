@@ -9,6 +9,8 @@ from typing import Any
 from torch.fx import Graph, Node
 from torch.fx.node import _get_qualified_name, map_aggregate
 
+from qfx.graph.nodes import make_node
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -52,7 +54,7 @@ def from_records(records: list[Record]) -> Graph:
 
     for op, name, target, args, kwargs, meta in records:
         found = _resolve(target.name) if isinstance(target, Named) else target
-        node = graph.create_node(op, found, node_of(args), dict(node_of(kwargs)), name)
+        node = make_node(graph, op, found, node_of(args), dict(node_of(kwargs)), name)
         node.meta.update(meta)
         nodes.append(node)
     return graph

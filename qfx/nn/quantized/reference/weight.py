@@ -54,12 +54,13 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
         quantized = dtype in _STORAGE
         if scheme is not None and not quantized and dtype not in (torch.float16, torch.float, torch.bfloat16):
             raise ConfigError(f"dtype: {dtype} is not supported for the weight of reference {self._get_name()}")
-        self.weight_qscheme, self.weight_dtype = scheme, dtype
+        self.__dict__.update(  # plain values: setting them one by one would ask of each whether it is a parameter
+            weight_qscheme=scheme, weight_dtype=dtype, is_decomposed=bool(weight_qparams.get("is_decomposed", False))
+        )
         per_channel = scheme in _PER_CHANNEL
         self._register("weight_scale", weight_qparams["scale"] if quantized else 1.0, torch.float, device)
         self._register("weight_zero_point", weight_qparams["zero_point"] if quantized else 0, torch.int, device)
         self._register("weight_axis", weight_qparams["axis"] if quantized and per_channel else 0, torch.int, device)
-        self.is_decomposed = bool(weight_qparams.get("is_decomposed", False))
         self._resolve(weight_qparams.get("quant_min"), weight_qparams.get("quant_max"))
 
     def _register(self, name: str, value: Any, dtype: torch.dtype, device: Any) -> None:
@@ -72,15 +73,20 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
 
     def _resolve(self, quant_min: int | None, quant_max: int | None) -> None:
         """Work out what ``get_weight`` needs as plain attributes, which TorchScript and export can read."""
-        storage, low, high = _STORAGE.get(self.weight_dtype, (self.weight_dtype, 0, 0))
-        self.weight_quant_min, self.weight_quant_max = quant_min, quant_max
-        self._storage_dtype = storage
-        self._low, self._high = low if quant_min is None else quant_min, high if quant_max is None else quant_max
-        self._per_channel = self.weight_qscheme in _PER_CHANNEL
-        self._quantized = self.weight_qscheme is not None and self.weight_dtype in _STORAGE
-        # Plain integer dtypes have no quantized tensor, so they are always handed out as integers.
-        self._plain = self.is_decomposed or self.weight_dtype is storage
-        self.weight_axis_int = int(self.weight_axis)
+        scheme, dtype = self.weight_qscheme, self.weight_dtype
+        storage, low, high = _STORAGE.get(dtype, (dtype, 0, 0))
+        self.__dict__.update(
+            weight_quant_min=quant_min,
+            weight_quant_max=quant_max,
+            _storage_dtype=storage,
+            _low=low if quant_min is None else quant_min,
+            _high=high if quant_max is None else quant_max,
+            _per_channel=scheme in _PER_CHANNEL,
+            _quantized=scheme is not None and dtype in _STORAGE,
+            # Plain integer dtypes have no quantized tensor, so they are always handed out as integers.
+            _plain=self.is_decomposed or dtype is storage,
+            weight_axis_int=int(self.weight_axis),
+        )
 
     def get_quantized_weight(self) -> torch.Tensor:
         """The weight as integers.

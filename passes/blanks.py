@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from qfx.graph.copying import copied_module
+from qfx.graph.copying import copied_tables
 from qfx.observers import ObserverFactory
 
 _OURS = "qfx.observers."
@@ -20,15 +20,31 @@ class Blanks:
     """
 
     def __init__(self) -> None:
-        self._blank: dict[Any, nn.Module] = {}
+        self._blank: dict[Any, _Blank] = {}
 
     def make(self, factory: Callable[[], Any]) -> Any:
         """What ``factory()`` gives."""
         blank = self._blank.get(factory)
-        if blank is None:
-            made = factory()
-            fixed = isinstance(factory, ObserverFactory) and not factory.callable_args
-            if fixed and type(made).__module__.startswith(_OURS):
-                self._blank[factory] = copied_module(made, {})
-            return made
-        return copied_module(blank, {})
+        if blank is not None:
+            return blank.copy()
+        made = factory()
+        fixed = isinstance(factory, ObserverFactory) and not factory.callable_args
+        if fixed and type(made).__module__.startswith(_OURS):
+            self._blank[factory] = _Blank(made)
+        return made
+
+
+class _Blank:
+    """A module as it was made, sorted once into what copies may share and what each needs its own of."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._kind = type(module)
+        own, state = copied_tables(module.__dict__, {}), module.__dict__
+        self._shared = {key: value for key, value in own.items() if value is state[key]}
+        self._own = {key: value for key, value in own.items() if key not in self._shared}
+
+    def copy(self) -> nn.Module:
+        made: Any = self._kind.__new__(self._kind)
+        made.__dict__.update(self._shared)
+        made.__dict__.update(copied_tables(self._own, {}))
+        return made  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 
 from qfx import dtypes
 from qfx.graph import Param
+from qfx.graph.copying import copied_tensor
 from qfx.graph.provenance import module_path
 from qfx.nn.quantized import reference
 from qfx.observers.together import Answer, answers_together
@@ -61,9 +62,18 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     paths: dict[int, list[str]] = {}
     for path, module in gm.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), []).append(path)
+    copies: dict[int, torch.Tensor] = {}  # tied weights stay tied
     for layer in layers:
-        _reference(context, layer, solved.of(layer.observer), paths[id(layer.module)])
+        _reference(context, layer, solved.of(layer.observer), paths[id(layer.module)], copies)
     return found
+
+
+def only_read(gm: GraphModule, instances: dict[str, dict[str, Any]]) -> Iterator[nn.Module]:
+    """The submodules of a prepared model that conversion reads and replaces: observers, and layers with a weight."""
+    yield from observers(gm)
+    for node in gm.graph.find_nodes(op="call_module"):
+        if instances.get(node.name, {}).get("weighted"):
+            yield _weighted_part(gm.get_submodule(str(node.target)))
 
 
 def observers(gm: GraphModule) -> Iterator[nn.Module]:
@@ -125,8 +135,8 @@ class _Names:
         else:
             stem = module_path(value)
         stem = stem.replace(".", "_")
-        number = self._next.get(stem, 0)
-        while hasattr(self._gm, f"{stem}_scale_{number}"):
+        number, taken = self._next.get(stem, 0), self._gm._buffers
+        while (name := f"{stem}_scale_{number}") in taken or name in self._gm.__dict__ or name in self._gm._modules:
             number += 1
         self._next[stem] = number + 1
         return f"{stem}_scale_{number}", f"{stem}_zero_point_{number}"
@@ -190,6 +200,10 @@ def _splice(context: Context, observer: Node, value: Node) -> None:
     delattr(context.rewriter.gm, path)
 
 
+def _weighted_part(module: nn.Module) -> Any:
+    return module if type(module) in REFERENCE else next(iter(module.children()))
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
     """A weighted module to be replaced: called at `path`, its weight in `inner` (itself, or a part), its observer."""
@@ -213,18 +227,23 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
         module: Any = context.view.module(path)
         if id(module) in found:
             continue
-        inner = module if type(module) in REFERENCE else next(iter(module.children()))
+        inner = _weighted_part(module)
         observer = blanks.make(instance["qconfig"].weight)
         observer(inner.weight.detach())
         found[id(module)] = _Layer(path, module, inner, observer)
     return list(found.values())
 
 
-def _reference(context: Context, layer: _Layer, qparams: QParams, paths: list[str]) -> None:
-    """Put the reference form of a module in its place, wherever it stands."""
+def _reference(
+    context: Context, layer: _Layer, qparams: QParams, paths: list[str], copies: dict[int, torch.Tensor]
+) -> None:
+    """Put the reference form of a module, with its own copy of the parameters, in its place, wherever it stands."""
     gm, module, inner = context.rewriter.gm, layer.module, layer.inner
     made = REFERENCE[type(inner)].from_float(inner, weight_qparams(qparams))
     made.train(inner.training)
+    for name, parameter in inner._parameters.items():
+        if parameter is not None:
+            made._parameters[name] = copied_tensor(parameter, copies)
     if inner is not module:
         kind: Any = type(module)
         fused = kind.__new__(kind)

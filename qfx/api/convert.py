@@ -14,7 +14,7 @@ from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError, DowngradeError
 from qfx.graph.kept import DraftGraphModule
-from qfx.passes.convert import convert, observers
+from qfx.passes.convert import convert, only_read
 from qfx.passes.lower.native import NATIVE
 from qfx.passes.lower.onednn import ONEDNN
 from qfx.passes.pipeline import Context, Pipeline, Step, drop_dead_code, run_steps
@@ -80,7 +80,7 @@ def _reference(
     )
     if custom.observed_to_quantized_mapping:
         raise ConfigError("observed_to_quantized_mapping is not built yet; see docs/roadmap.md")
-    gm = graph_module.draft(shared=observers(graph_module))
+    gm = graph_module.draft(shared=only_read(graph_module, graph_module.plan["instances"]))
     context = Context.of(gm)
     converted = convert(context, gm.plan["instances"])
     drop_dead_code(gm, context)

@@ -18,6 +18,9 @@ from torch.fx import GraphModule
 
 _PLAIN_NAMESPACES = ("torch.nn.modules.", "qfx.nn.intrinsic.fused", "qfx.observers.")
 _TABLES = ("_parameters", "_buffers", "_modules")
+_ATOMS = frozenset(
+    {int, float, str, bool, type(None), torch.dtype, torch.qscheme, torch.device, torch.memory_format, type}
+)
 
 
 def copied(gm: GraphModule) -> GraphModule:
@@ -42,7 +45,7 @@ def copied_module(module: nn.Module, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(module, memo)
     made = kind.__new__(kind)
     memo[id(module)] = made
-    made.__dict__ = {key: _value(key, value, memo) for key, value in module.__dict__.items()}
+    made.__dict__ = copied_tables(module.__dict__, memo)
     return made
 
 
@@ -63,12 +66,10 @@ def copied_tensor(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
 
 def copied_tables(tables: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
     """The state of a module (its ``__dict__``), copied."""
-    return {key: _value(key, value, memo) for key, value in tables.items()}
-
-
-_ATOMS = frozenset(
-    {int, float, str, bool, type(None), torch.dtype, torch.qscheme, torch.device, torch.memory_format, type}
-)
+    return {
+        key: value if type(value) in _ATOMS else _value(key, value, memo)  # most are, and a call each adds up
+        for key, value in tables.items()
+    }
 
 
 def copied_value(value: Any, memo: dict[int, Any]) -> Any:
@@ -77,8 +78,7 @@ def copied_value(value: Any, memo: dict[int, Any]) -> Any:
     if kind in _ATOMS:
         return value
     if kind not in (dict, list, tuple):
-        empty = kind in (OrderedDict, set) and not value  # the hooks of a module
-        return kind() if empty else copy.deepcopy(value, memo)
+        return kind() if kind is set and not value else copy.deepcopy(value, memo)
     if kind is tuple:
         items = [item if type(item) in _ATOMS else copied_value(item, memo) for item in value]
         return value if all(map(operator.is_, items, value)) else memo.setdefault(id(value), tuple(items))
@@ -96,11 +96,10 @@ def copied_value(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _value(key: str, value: Any, memo: dict[int, Any]) -> Any:
-    if type(value) in _ATOMS:
-        return value
     if key in _TABLES:
         return {name: _entry(entry, memo) for name, entry in value.items()}
-    return copied_value(value, memo)
+    kind = type(value)
+    return kind() if kind is OrderedDict and not value else copied_value(value, memo)  # the hooks of a module
 
 
 def _entry(entry: Any, memo: dict[int, Any]) -> Any:

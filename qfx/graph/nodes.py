@@ -18,11 +18,17 @@ def make_node(
     that come afterwards it takes as they are.
     """
     node = graph.create_node(op, target, (), {}, name)
-    if args:
-        node.args = args
-    if kwargs:
-        node.kwargs = kwargs
+    if args or kwargs:
+        _give(node, args, kwargs)
     return node
+
+
+def _give_in_turn(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    node.args, node.kwargs = args, kwargs
+
+
+# What both setters call, each behind a look at the name of every attribute that is set on a node.
+_give: Any = getattr(Node, "_update_args_kwargs", _give_in_turn)
 
 
 def copied_graph(graph: Graph) -> Graph:

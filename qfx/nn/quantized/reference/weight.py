@@ -69,7 +69,7 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
             if isinstance(value, torch.Tensor)
             else torch.tensor(value, dtype=dtype, device=device)
         )
-        self.register_buffer(name, tensor)
+        self._buffers[name] = tensor
 
     def _resolve(self, quant_min: int | None, quant_max: int | None) -> None:
         """Work out what ``get_weight`` needs as plain attributes, which TorchScript and export can read."""

@@ -44,6 +44,13 @@ def choice(node: Node) -> Resolved | None:
     return found
 
 
+def configured_as(node: Node, source: Node) -> Node:
+    """Give a node that takes the place of several the configuration of one of them; returns `node`."""
+    if KEY in source.meta:
+        node.meta[KEY] = source.meta[KEY]
+    return node
+
+
 def object_type(gm: GraphModule, node: Node) -> Any:
     """What a QConfigMapping calls a node: a module class, a function, a method name."""
     return type(gm.get_submodule(str(node.target))) if node.op == "call_module" else node.target

@@ -10,6 +10,7 @@ import torch
 
 from qfx.graph import Param
 from qfx.ops import Op
+from qfx.passes.annotate.choices import configured_as
 from qfx.passes.rewriter import NewParam, Rewriter
 from qfx.passes.rule import Rule, owned, rule
 from qfx.patterns import Match
@@ -92,7 +93,8 @@ def _rule(op: Op) -> Rule:
         )
         new_weight: NewParam = g.param(weight, like=m.w)
         new_bias = g.param(bias, like=m.b) if m.b is not None else g.param(bias, name="bias", near=m.w)
-        return g.call(op, m.x, new_weight, new_bias, **m.weighted.attrs)
+        folded = g.call(op, m.x, new_weight, new_bias, **m.weighted.attrs)
+        return configured_as(folded, m.weighted.node)
 
     return fold_batch_norm
 

@@ -1,6 +1,7 @@
 """Merge a module and the relu after it into one ``nn.intrinsic`` container, where a kernel does both in one go.
 
-Only ops spelled as modules: a functional convolution keeps its function, and its relu is absorbed at lowering.
+Only ops spelled as modules, and what the mapping says of the module counts, not of its relu. A functional convolution
+keeps its function, and its relu is absorbed at lowering.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from torch import nn
 
 from qfx.nn import intrinsic
 from qfx.ops import Op
+from qfx.passes.annotate.choices import configured_as
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Guard, Rule, rule
 from qfx.patterns import Match, Pattern
@@ -49,7 +51,7 @@ def _fuse(name: str, pattern: Pattern) -> Rule:
         module = g.view.module(str(inner.target))
         relu = g.view.module(str(m.relu.node.target)) if m.relu.dialect == "module" else nn.ReLU()
         fused = FUSED[type(module)](module, relu)
-        return g.module(fused.train(module.training), m.x, at=str(inner.target))
+        return configured_as(g.module(fused.train(module.training), m.x, at=str(inner.target)), inner)
 
     return fuse_relu
 

@@ -21,6 +21,7 @@ from qfx.observers.together import Answer, answers_together
 from qfx.passes.blanks import Blanks
 from qfx.passes.observe import KEY, watching
 from qfx.passes.pipeline import Context
+from qfx.passes.train import drop_switched_off, trained_as_float
 from qfx.qparams import QParams
 
 REFERENCE: dict[type[nn.Module], Any] = {
@@ -52,6 +53,7 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
         instances: the plan of `prepare_fx`, by name of the root.
     """
     found = Converted()
+    drop_switched_off(context)
     gm = context.rewriter.gm
     observed = [node for node in gm.graph.nodes if KEY in node.meta]
     layers = _layers(context, instances)
@@ -64,7 +66,7 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
         paths.setdefault(id(module), []).append(path)
     copies: dict[int, torch.Tensor] = {}  # tied weights stay tied
     for layer in layers:
-        _reference(context, layer, solved.of(layer.observer), paths[id(layer.module)], copies)
+        _reference(context, layer, solved.of(layer.observer), paths[id(layer.called)], copies)
     return found
 
 
@@ -201,14 +203,22 @@ def _splice(context: Context, observer: Node, value: Node) -> None:
 
 
 def _weighted_part(module: nn.Module) -> Any:
-    return module if type(module) in REFERENCE else next(iter(module.children()))
+    whole = type(module) in REFERENCE or hasattr(module, "weight_fake_quant")
+    return module if whole else next(iter(module.children()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A weighted module to be replaced: called at `path`, its weight in `inner` (itself, or a part), its observer."""
+    """A weighted module to be replaced.
 
-    path: str
+    Attributes:
+        called: the module in the graph.
+        module: the same in float: itself, or what a module that trained folds to.
+        inner: the part of it with the weight, perhaps all of it.
+        observer: of the weight.
+    """
+
+    called: Any
     module: Any
     inner: Any
     observer: Any
@@ -223,14 +233,18 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
         root = roots.get(name)
         if root is None or not instance["weighted"] or root.op != "call_module":
             continue
-        path = str(root.target)
-        module: Any = context.view.module(path)
-        if id(module) in found:
+        called: Any = context.view.module(str(root.target))
+        if id(called) in found:
             continue
+        folded = trained_as_float(called)
+        if folded is None:
+            module, observer = called, blanks.make(instance["qconfig"].weight)
+        else:
+            module, observer = folded[0], copy.deepcopy(folded[1])  # the prepared model keeps its own as it is
         inner = _weighted_part(module)
-        observer = blanks.make(instance["qconfig"].weight)
-        observer(inner.weight.detach())
-        found[id(module)] = _Layer(path, module, inner, observer)
+        with torch.no_grad():
+            observer(inner.weight.detach())
+        found[id(called)] = _Layer(called, module, inner, observer)
     return list(found.values())
 
 

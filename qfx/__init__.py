@@ -23,6 +23,7 @@ from qfx.api.modules import ObservedGraphModule as ObservedGraphModule
 from qfx.api.modules import QuantizedGraphModule as QuantizedGraphModule
 from qfx.api.prepare import fuse_fx as fuse_fx
 from qfx.api.prepare import prepare_fx as prepare_fx
+from qfx.api.prepare import prepare_qat_fx as prepare_qat_fx
 from qfx.config import BackendConfig as BackendConfig
 from qfx.config import BackendPatternConfig as BackendPatternConfig
 from qfx.config import ConvertCustomConfig as ConvertCustomConfig

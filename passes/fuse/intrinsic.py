@@ -6,6 +6,7 @@ keeps its function, and its relu is absorbed at lowering.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from torch import nn
@@ -30,14 +31,16 @@ FUSED: dict[type[nn.Module], type[nn.Sequential]] = {
 }
 
 
-def _called_once(name: str) -> Guard:
+def called_once(name: str, kinds: Container[type[nn.Module]] | None = FUSED) -> Guard:
+    """Guard: the named reading is a module (of one of these classes, if they are given) that is called here alone."""
+
     def called_once(m: Match) -> bool | Reject:
         reading = getattr(m, name)
         if reading.dialect != "module":
             return Reject(f"{reading.node} is a function, not a module", reading.node)
         module = m.view.module(str(reading.node.target))
-        if type(module) not in FUSED:
-            return Reject(f"no fused module for {type(module).__name__} and ReLU", reading.node)
+        if kinds is not None and type(module) not in kinds:
+            return Reject(f"no fused module for {type(module).__name__}", reading.node)
         calls = m.view.callers(str(reading.node.target))
         return calls == 1 or Reject(f"module {reading.node.target} is called {calls} times", reading.node)
 
@@ -45,7 +48,7 @@ def _called_once(name: str) -> Guard:
 
 
 def _fuse(name: str, pattern: Pattern) -> Rule:
-    @rule(pattern, where=_called_once(name))
+    @rule(pattern, where=called_once(name))
     def fuse_relu(m: Match, g: Rewriter) -> Any:
         inner = getattr(m, name).node
         module = g.view.module(str(inner.target))

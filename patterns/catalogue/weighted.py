@@ -32,6 +32,18 @@ def weighted_bn(op: ops.Op) -> Pattern:
     return weighted_bn
 
 
+def training_bn(op: ops.Op, *, with_relu: bool) -> Pattern:
+    """`op` followed by a batch norm in either mode; with `with_relu`, and by a relu or not."""
+
+    @pattern
+    def training_bn(x, w, mean, var, gamma=None, beta=None, b=None):  # type: ignore[no-untyped-def]
+        y = op(x, w, b, **padded_anyhow(op)).named("weighted")
+        y = ops.batch_norm(y, gamma, beta, mean, var, training=any_value).named("bn")
+        return maybe(ops.relu, y, tag="relu") if with_relu else y
+
+    return training_bn
+
+
 def weighted_relu(op: ops.Op) -> Pattern:
     """`op`, then relu."""
 

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from qfx.api.modules import FusedGraphModule, ObservedGraphModule, QuantizedGraphModule
 from qfx.api.pause import no_collections
-from qfx.api.stages import PREPARE, with_passes
+from qfx.api.stages import PREPARE, PREPARE_QAT, with_passes
 from qfx.capture import capture
 from qfx.config import (
     BackendConfig,
@@ -33,6 +33,7 @@ from qfx.passes.annotate.sites import Sites, place
 from qfx.passes.annotate.tensors import not_float
 from qfx.passes.observe import observe
 from qfx.passes.pipeline import Context, Pipeline, Step, run_steps
+from qfx.passes.train import train_weights
 
 
 @no_collections()
@@ -78,29 +79,117 @@ def prepare_fx(
         >>> prepared = qfx.prepare_fx(model, qfx.get_default_qconfig_mapping("x86"), (x,))
         >>> _ = prepared(x)
     """
+    return _prepared(
+        "prepare_fx",
+        model,
+        qconfig_mapping,
+        example_inputs,
+        prepare_custom_config,
+        backend_config,
+        equalization=_equalization_config,
+        passes=passes,
+        strict=strict,
+    )
+
+
+@no_collections()
+def prepare_qat_fx(
+    model: nn.Module,
+    qconfig_mapping: QConfigMapping | dict[str, Any],
+    example_inputs: tuple[Any, ...],
+    prepare_custom_config: PrepareCustomConfig | dict[str, Any] | None = None,
+    backend_config: BackendConfig | dict[str, Any] | None = None,
+    *,
+    passes: dict[str, list[Step]] | None = None,
+    strict: bool = False,
+) -> ObservedGraphModule:
+    """Put fake-quantize modules into a copy of a float model, for training with simulated quantization.
+
+    Convolutions and linear layers become modules of ``qfx.nn.qat`` and ``qfx.nn.intrinsic.qat`` that round their weight
+    in every forward; one with a batch norm trains with the folded weight rounded. Train the result, call ``eval()`` on
+    it, then `convert_fx`. ``model.apply(qfx.disable_observer)`` freezes the ranges,
+    ``model.apply(qfx.nn.intrinsic.qat.freeze_bn_stats)`` the batch norms' statistics.
+
+    Args:
+        model: a module, usually in training mode. Not changed; its parameters are copied, so give the optimizer those
+            of the result.
+        qconfig_mapping: which fake-quantize modules for which part; see `get_default_qat_qconfig_mapping`.
+        example_inputs: a tuple of what the model is called with.
+        prepare_custom_config: submodules to keep whole, attributes to keep.
+        backend_config: what can be quantized; its ``qat_module`` wins over the class qfx would take.
+        passes: your own passes by the stage (``"normalize"``, ``"fuse"``) they run after.
+        strict: entries of the mapping that match nothing are an error instead of a warning.
+
+    Returns:
+        An `ObservedGraphModule` in the mode of `model`.
+
+    Raises:
+        ModelStateError: a weight to be quantized is not float32.
+        CaptureError: the model cannot be traced; the message names the place.
+        ConfigError: a configuration is of another type, or asks for what is not built.
+        DowngradeError: `strict`, and part of the mapping matches nothing.
+
+    Example:
+        >>> import torch, qfx
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).train()
+        >>> x = torch.randn(8, 3, 4, 4)
+        >>> prepared = qfx.prepare_qat_fx(model, qfx.get_default_qat_qconfig_mapping("x86"), (x,))
+        >>> prepared(x).sum().backward()
+        >>> int8 = qfx.convert_fx(prepared.eval())
+    """
+    return _prepared(
+        "prepare_qat_fx",
+        model,
+        qconfig_mapping,
+        example_inputs,
+        prepare_custom_config,
+        backend_config,
+        passes=passes,
+        strict=strict,
+        training=True,
+    )
+
+
+def _prepared(
+    caller: str,
+    model: nn.Module,
+    qconfig_mapping: Any,
+    example_inputs: Any,
+    prepare_custom_config: Any,
+    backend_config: Any,
+    *,
+    equalization: Any = None,
+    passes: dict[str, list[Step]] | None,
+    strict: bool,
+    training: bool = False,
+) -> ObservedGraphModule:
     mapping = _as(QConfigMapping, qconfig_mapping, "qconfig_mapping")
     custom = _as(PrepareCustomConfig, prepare_custom_config, "prepare_custom_config") or PrepareCustomConfig()
     backend = _as(BackendConfig, backend_config, "backend_config") or get_default_backend_config()
     if isinstance(model, ObservedGraphModule | QuantizedGraphModule):
-        raise ConfigError(f"prepare_fx takes a float model; this {type(model).__mro__[1].__name__} is prepared already")
+        raise ConfigError(f"{caller} takes a float model; this {type(model).__mro__[1].__name__} is prepared already")
     if mapping is None:
-        raise ConfigError("prepare_fx needs a QConfigMapping; start from get_default_qconfig_mapping()")
+        raise ConfigError(f"{caller} needs a QConfigMapping; start from get_default_qconfig_mapping()")
     if not isinstance(example_inputs, tuple | list):
         raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
-    _refuse_unbuilt(custom, _equalization_config)
+    _refuse_unbuilt(custom, equalization)
     gm = capture(
         model,
         skipped_names=custom.non_traceable_module_names,
         skipped_classes=custom.non_traceable_module_classes,
+        inference=not training,
         draft=True,
     )
     choose(gm, mapping)
     _check_unused(gm, mapping, strict)
     context = Context.of(gm)
-    run_steps(gm, Pipeline("prepare", with_passes(PREPARE, passes)).steps, context)
+    stages = PREPARE_QAT if training else PREPARE
+    run_steps(gm, Pipeline("prepare", with_passes(stages, passes)).steps, context)
     found, sites = _annotate(context, backend, mapping, example_inputs)
     plan = _plan(found, sites) | {"bytes_before": state_bytes(model), "preserved": custom.preserved_attributes}
     observe(context, sites)
+    if training:
+        train_weights(context, found)
     gm.graph.lint()  # adopting the graph, below, compiles it
     _preserve(model, gm, custom.preserved_attributes)
     made = ObservedGraphModule.adopt(gm, plan)

@@ -6,6 +6,7 @@ from qfx.errors import ConfigError
 from qfx.passes.fuse.batch_norm import FOLD_BATCH_NORM
 from qfx.passes.fuse.intrinsic import FUSE_RELU
 from qfx.passes.fuse.padding import FOLD_PADDING
+from qfx.passes.fuse.training import COLLECT_BATCH_NORM
 from qfx.passes.normalize import NORMALIZE
 from qfx.passes.pipeline import Fact, Pass, Step
 
@@ -17,7 +18,14 @@ FUSE: tuple[Step, ...] = (
     Pass("fuse relu", FUSE_RELU, requires=_NORMALIZED, keep_misses=True),
 )
 
+# Padding is not folded into what trains: the zeros it adds to a kernel would not stay zeros.
+COLLECT: tuple[Step, ...] = (
+    Pass("collect batch norm", COLLECT_BATCH_NORM, requires=_NORMALIZED),
+    Pass("fuse relu", FUSE_RELU, requires=_NORMALIZED, keep_misses=True),
+)
+
 PREPARE: dict[str, tuple[Step, ...]] = {"normalize": tuple(NORMALIZE), "fuse": FUSE}
+PREPARE_QAT: dict[str, tuple[Step, ...]] = {"normalize": tuple(NORMALIZE), "fuse": COLLECT}
 
 
 def with_passes(stages: dict[str, tuple[Step, ...]], passes: dict[str, list[Step]] | None) -> tuple[Step, ...]:

@@ -1,0 +1,74 @@
+"""Put modules that train with rounded weights in the place of those that are to be quantized."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from qfx import ops
+from qfx.nn import qat
+from qfx.nn.intrinsic import qat as fused
+from qfx.passes.annotate.instances import Found
+from qfx.passes.observe import KEY as OBSERVES
+from qfx.passes.pipeline import Context
+
+_CLASSES: tuple[Any, ...] = (
+    *(getattr(qat, name) for name in ("Conv1d", "Conv2d", "Conv3d", "Linear", "Embedding", "EmbeddingBag")),
+    *(each for each in (getattr(fused, name) for name in fused.__all__) if isinstance(each, type)),
+)
+TRAINED: dict[type[nn.Module], Any] = {made._FLOAT_MODULE: made for made in _CLASSES}
+"""Float class (or container) -> the class that trains in its place."""
+
+
+def train_weights(context: Context, found: Found) -> int:
+    """Swap the module of every weighted instance; returns how many.
+
+    A module without a class for training (a transposed convolution) stays; its weight is rounded at conversion only, as
+    are weights of functions, which pass through a fake-quantize module of their own.
+    """
+    paths: dict[nn.Module, list[str]] = {}
+    for path, module in context.rewriter.gm.named_modules(remove_duplicate=False):
+        paths.setdefault(module, []).append(path)
+    swapped: set[nn.Module] = set()
+    for node, instance in found.of.items():
+        if node is not instance.root or not instance.weighted or node.op != "call_module":
+            continue
+        module = context.view.module(str(node.target))
+        kind: Any = instance.config.qat_module or TRAINED.get(type(module))
+        if module in swapped or kind is None:
+            continue
+        trained = _trained(module, kind, instance.qconfig)
+        swapped.add(trained)
+        for path in paths[module]:  # a module under two names stays one
+            context.rewriter.install(path, trained)
+    return len(swapped)
+
+
+def _trained(module: nn.Module, kind: Any, qconfig: Any) -> nn.Module:
+    module.qconfig = qconfig
+    made: nn.Module = kind.from_float(module)
+    del module.qconfig
+    return made
+
+
+def trained_as_float(module: Any) -> tuple[Any, Any] | None:
+    """The float form of a module that trained, batch norm folded, and its weight's fake-quantize module; or None."""
+    if not hasattr(module, "weight_fake_quant") or not hasattr(module, "to_float"):
+        return None
+    return module.to_float(), module.weight_fake_quant
+
+
+def drop_switched_off(context: Context) -> None:
+    """Dropout that was active in training and is off now is its input, observed as that is; what it observed goes."""
+    g, view = context.rewriter, context.view
+    for node in list(g.gm.graph.nodes):
+        reading = view.read(node)
+        if reading.op is not ops.dropout or reading.attrs["training"] is not False:
+            continue
+        source = reading.inputs[0]
+        for user in list(node.users):
+            if OBSERVES in user.meta:
+                g.replace(user, source)
+        g.replace(node, source)
+    g.drop_orphans()

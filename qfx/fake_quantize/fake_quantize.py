@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._jit_internal import is_scripting
 
 from qfx import dtypes
 from qfx.errors import ConfigError
 from qfx.fake_quantize.base import FakeQuantizeBase, made_observer
+from qfx.fake_quantize.rounding import quick, rounded
 from qfx.observers import FixedQParamsObserver, MovingAverageMinMaxObserver
 
 
@@ -88,6 +90,9 @@ class FakeQuantize(FakeQuantizeBase):
             self.scale.copy_(scale)
             self.zero_point.copy_(zero_point)
         if self.fake_quant_enabled[0] == 1:
+            if not is_scripting():  # noqa: SIM102  TorchScript leaves out this branch only where it is alone
+                if quick(x) and not self.zero_point.is_floating_point():
+                    return self._quickly_rounded(x)
             if self.is_per_channel:
                 x = torch.fake_quantize_per_channel_affine(
                     x, self.scale, self.zero_point, self.ch_axis, self.quant_min, self.quant_max
@@ -97,6 +102,11 @@ class FakeQuantize(FakeQuantizeBase):
                     x, self.scale, self.zero_point, self.quant_min, self.quant_max
                 )
         return x
+
+    @torch.jit.unused
+    def _quickly_rounded(self, x: Tensor) -> Tensor:
+        axis = self.ch_axis if self.is_per_channel else None
+        return rounded(x, self.scale, self.zero_point, axis, self.quant_min, self.quant_max)
 
     @torch.jit.export
     def extra_repr(self) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._jit_internal import is_scripting
 
 from qfx import dtypes
 from qfx.errors import ConfigError
 from qfx.fake_quantize.fake_quantize import FakeQuantize
+from qfx.fake_quantize.rounding import ends, quick, rounded
 from qfx.observers import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
 
 
@@ -64,8 +66,14 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
     def forward(self, x: Tensor) -> Tensor:
         """Observe and round ``x``, as far as the switches say."""
         inner = self.activation_post_process
-        if self.observer_enabled[0] == 1:
-            inner._note(x)  # the kernel moves the averages, the observer remembers what it was shown
+        inner._note(x)  # the kernel moves the averages, the observer remembers what it was shown
+        if not is_scripting():  # noqa: SIM102  TorchScript leaves out this branch only where it is alone
+            if quick(x) and not self.zero_point.is_floating_point():
+                return self._quickly(x)
+        return self._kernel(x, self.ch_axis)
+
+    def _kernel(self, x: Tensor, axis: int) -> Tensor:
+        inner = self.activation_post_process
         return torch.fused_moving_avg_obs_fake_quant(
             x,
             self.observer_enabled,
@@ -77,10 +85,19 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
             inner.averaging_constant,
             self.quant_min,
             self.quant_max,
-            self.ch_axis,
+            axis,
             self.is_per_channel,
             self.is_symmetric_quant,
         )
+
+    @torch.jit.unused
+    def _quickly(self, x: Tensor) -> Tensor:
+        axis = self.ch_axis if self.is_per_channel else None
+        if self.observer_enabled[0] == 1:
+            self._kernel(ends(x, axis), 0)  # all that the averages, scale and zero point depend on
+        if self.fake_quant_enabled[0] != 1:
+            return x
+        return rounded(x, self.scale, self.zero_point, axis, self.quant_min, self.quant_max)
 
     @torch.jit.export
     def extra_repr(self) -> str:

@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._jit_internal import is_scripting
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from qfx.errors import ConfigError
+from qfx.fake_quantize.rounding import quick
 from qfx.nn.errors import ModuleTypeError
+from qfx.nn.intrinsic.qat.products import divided, multiplied
 from qfx.nn.qat.module import QATModule, like
 
 
@@ -75,12 +78,21 @@ class WithBatchNorm(QATModule):
 
     def _normalized(self, input: Tensor) -> Tensor:
         factor = self.bn.weight / torch.sqrt(self.bn.running_var + self.bn.eps)
-        rows = [-1] + [1] * (self.weight.dim() - 1)
-        result = self._product(input, self.weight_fake_quant(self.weight * factor.reshape(rows)))
-        result = result / factor.reshape(self._CHANNELS_OF_RESULT)
+        of_rows = factor.reshape([-1] + [1] * (self.weight.dim() - 1))
+        of_channels = factor.reshape(self._CHANNELS_OF_RESULT)
+        if is_scripting():
+            result = self._product(input, self.weight_fake_quant(self.weight * of_rows)) / of_channels
+        else:
+            result = self._divided(input, of_rows, of_channels)
         if self.bias is not None:
             result = result + self.bias.reshape(self._CHANNELS_OF_RESULT)
         return self.bn(result)  # type: ignore[no-any-return]
+
+    @torch.jit.unused
+    def _divided(self, input: Tensor, of_rows: Tensor, of_channels: Tensor) -> Tensor:
+        if not quick(input) or 1 in self.bn.weight.shape:
+            return self._product(input, self.weight_fake_quant(self.weight * of_rows)) / of_channels
+        return divided(self._product(input, self.weight_fake_quant(multiplied(self.weight, of_rows))), of_channels)
 
     def forward(self, input: Tensor) -> Tensor:
         """Compute with the rounded folded weight, then normalize."""

@@ -1,13 +1,14 @@
 """The module families, laid out as users know them.
 
-``intrinsic`` (float modules fused into one unit), ``qat`` (for training), ``quantized``, ``quantized.reference`` and
-``intrinsic.quantized``.
+``intrinsic`` (float modules fused into one unit), ``qat`` (for training), ``quantized``, ``quantized.dynamic``,
+``quantized.reference``, ``intrinsic.quantized`` and ``intrinsic.quantized.dynamic``.
 """
 
 from __future__ import annotations
 
 import qfx.nn.intrinsic.qat
-import qfx.nn.intrinsic.quantized
+import qfx.nn.intrinsic.quantized.dynamic
+import qfx.nn.quantized.dynamic
 import qfx.nn.quiet  # noqa: F401  before anybody makes a quantized tensor
 from qfx.nn import intrinsic, qat, quantized
 

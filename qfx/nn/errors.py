@@ -16,3 +16,7 @@ class UnsupportedError(KernelError, NotImplementedError):
 class ModuleTypeError(ConfigError, AssertionError):
     """``from_float``, ``from_reference`` or a fused container got a module of another kind, or one without
     observers."""
+
+
+class WeightTypeError(ConfigError, AssertionError, RuntimeError):
+    """Dynamic quantization was asked for a weight that is neither int8 nor float16, or that has no such kernel."""

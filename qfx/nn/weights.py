@@ -13,7 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from qfx.errors import ConfigError
-from qfx.nn.errors import ModuleTypeError
+from qfx.nn.errors import ModuleTypeError, WeightTypeError
+from qfx.observers import default_weight_observer
 
 PER_TENSOR = (torch.per_tensor_affine, torch.per_tensor_symmetric)
 PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric)
@@ -128,6 +129,52 @@ def observed_weight(
     if observer.dtype not in (torch.qint8, torch.int8):
         raise ConfigError(f"{owner.__name__} takes int8 weights; the weight observer has dtype {observer.dtype}")
     return module, quantize_weight(weight.detach().float(), observer), None if bias is None else bias.detach()
+
+
+class DynamicWeights:
+    """How the weights of one module are quantized dynamically: what its ``qconfig`` says, or int8 per tensor.
+
+    Args:
+        owner: the class that is being built, for messages.
+        module: a float module, or a fused pair whose first part has the weight.
+        accepted: the classes it may be of, exactly.
+
+    Attributes:
+        dtype: of the stored weight, ``torch.qint8`` or ``torch.float16``.
+        module: the module with the weight.
+
+    Raises:
+        ModuleTypeError: another class, or nothing has a ``qconfig``, not even None.
+        WeightTypeError: the weight observer's dtype is another one.
+    """
+
+    def __init__(self, owner: type[torch.nn.Module], module: Any, accepted: tuple[type[torch.nn.Module], ...]) -> None:
+        kind = type_before_parametrizations(module)
+        if kind not in accepted:
+            names = " or ".join(c.__name__ for c in accepted)
+            raise ModuleTypeError(f"{owner.__name__}.from_float only works for {names} but got: {kind.__name__}")
+        parts = [module, module[0]] if isinstance(module, torch.nn.Sequential) else [module]
+        if not any(hasattr(part, "qconfig") for part in parts):
+            raise ModuleTypeError(
+                f"{owner.__name__}.from_float got a {kind.__name__} without a qconfig; set one, or None for int8"
+            )
+        given = [qconfig for part in parts if (qconfig := getattr(part, "qconfig", None)) is not None]
+        self._make = given[0].weight if given and given[0].weight is not None else default_weight_observer
+        self.module = parts[-1]
+        self.dtype = self._make().dtype
+        if self.dtype not in (torch.qint8, torch.float16):
+            raise WeightTypeError(
+                f"{owner.__name__} stores torch.qint8 or torch.float16; the weight observer has dtype {self.dtype}"
+            )
+
+    def quantize(self, weight: torch.Tensor) -> torch.Tensor:
+        """The int8 weight, its range observed here; for ``torch.float16`` the weight as it is, in float32."""
+        weight = weight.detach().float()
+        if self.dtype == torch.float16:
+            return weight
+        observer = self._make()
+        observer(weight)
+        return quantize_weight(weight, observer)
 
 
 def _folded(module: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -89,8 +89,10 @@ class WeightedQuantizedModule(QuickAttributes, torch.nn.Module):
         return reference[0]
 
 
-class PackedModule(WeightedQuantizedModule):
-    """Owns an int8 weight, a bias and an engine's name; ``_packed_params`` is a cache made from them.
+class Repacking(QuickAttributes, torch.nn.Module):
+    """Keeps plain tensors and makes packed objects from them, here and wherever a copy or a pickle of it goes.
+
+    A subclass says in ``_OWNED`` which of its attributes are weights, in ``_CACHES`` which ones `_repack` makes.
 
     Attributes:
         engine: the name of the engine the weight is packed by. Given by the caller, or else the one selected in torch
@@ -102,10 +104,36 @@ class PackedModule(WeightedQuantizedModule):
     that moment.
     """
 
+    engine: str
+    _OWNED: tuple[str, ...] = ("_weight",)
+    _CACHES: tuple[str, ...] = ("_packed_params",)
+
+    def _repack(self) -> None:
+        raise NotImplementedError
+
+    def _choose_engine(self, engine: str | None) -> None:
+        self._engine_given = engine is not None
+        self.engine = current_engine() if engine is None else engine
+
+    def _follow_engine(self) -> None:
+        """Take the engine selected in torch now, unless the caller gave one: the weight is about to be replaced."""
+        if not self._engine_given:
+            self.engine = current_engine()
+
+    def _python_state(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name not in self._CACHES}
+        return kept | {name: take_apart(kept[name]) for name in self._OWNED}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {name: put_together(state[name]) for name in self._OWNED})
+        self._repack()
+
+
+class PackedModule(Repacking, WeightedQuantizedModule):
+    """Owns an int8 weight, a bias and an engine's name; ``_packed_params`` is a cache made from them."""
+
     _bias: torch.Tensor | None
     _weight: torch.Tensor
-    engine: str
-    _CACHES: tuple[str, ...] = ("_packed_params",)
 
     def _hold(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Own the parameters and pack them by ``self.engine``."""
@@ -119,14 +147,9 @@ class PackedModule(WeightedQuantizedModule):
     def _packed_spec(self) -> PackedSpec:
         raise NotImplementedError
 
-    def _choose_engine(self, engine: str | None) -> None:
-        self._engine_given = engine is not None
-        self.engine = current_engine() if engine is None else engine
-
     def set_weight_bias(self, w: torch.Tensor, b: torch.Tensor | None) -> None:
         """Replace the weight (``torch.qint8``) and the bias (float, or None), and pack them."""
-        if not self._engine_given:
-            self.engine = current_engine()
+        self._follow_engine()
         self._hold(w, b)
 
     def _weight_bias(self) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -139,14 +162,6 @@ class PackedModule(WeightedQuantizedModule):
     def bias(self) -> torch.Tensor | None:
         """The float bias, or None."""
         return self._weight_bias()[1]
-
-    def _python_state(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name not in self._CACHES}
-        return kept | {"_weight": take_apart(self._weight)}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state | {"_weight": put_together(state["_weight"])})
-        self._repack()
 
 
 def scale_tensor(scale: float) -> torch.Tensor:

@@ -160,7 +160,7 @@ class DynamicWeights:
             )
         given = [qconfig for part in parts if (qconfig := getattr(part, "qconfig", None)) is not None]
         self._make = given[0].weight if given and given[0].weight is not None else default_weight_observer
-        self.module = parts[-1]
+        self.module: Any = parts[-1]
         self.dtype = self._make().dtype
         if self.dtype not in (torch.qint8, torch.float16):
             raise WeightTypeError(

@@ -18,12 +18,7 @@ FAMILIES = {
     "quantized.dynamic": (quantized.dynamic, ao_dynamic),
     "intrinsic.quantized.dynamic": (intrinsic.quantized.dynamic, ao_fused),
 }
-EVERY_NAME = [
-    (family, name)
-    for family, (_, theirs) in FAMILIES.items()
-    for name in theirs.modules.__all__
-    if hasattr(FAMILIES[family][0], name)
-]
+EVERY_NAME = [(family, name) for family, (_, theirs) in FAMILIES.items() for name in theirs.modules.__all__]
 CONVS = [f"{kind}{d}d" for kind in ("Conv", "ConvTranspose") for d in (1, 2, 3)]
 LINEARS = [("quantized.dynamic", "Linear"), ("intrinsic.quantized.dynamic", "LinearReLU")]
 ENGINES = ["fbgemm", "x86", "onednn", "qnnpack"]
@@ -120,3 +115,81 @@ def test_convolutions_compute_the_same_bits(name, engine, reduce_range):
         theirs.load_state_dict(ours.state_dict(), strict=True)
         ours.load_state_dict(theirs.state_dict(), strict=True)
         assert torch.equal(ours(x), theirs(x))
+
+
+RECURRENT = {
+    "LSTM": [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}],
+    "GRU": [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}],
+    "LSTMCell": [{}, {"bias": False}],
+    "GRUCell": [{}, {"bias": False}],
+    "RNNCell": [{}, {"nonlinearity": "relu"}],
+}
+DTYPES = [*((e, torch.qint8) for e in ENGINES), ("fbgemm", torch.float16), ("x86", torch.float16)]
+
+
+def flat(result):
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [] if result is None else [tensor for part in result for tensor in flat(part)]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(flat(a), flat(b), strict=True))
+
+
+def recurrent_arguments(name, num_layers=1, bidirectional=False, batch_first=False, **_):
+    if "Cell" in name:
+        x, h = torch.randn(3, 4), torch.randn(3, 5)
+    else:
+        x = torch.randn(3, 7, 4) if batch_first else torch.randn(7, 3, 4)
+        h = torch.randn(num_layers * (2 if bidirectional else 1), 3, 5)
+    return x, (h, h / 2) if "LSTM" in name else h
+
+
+@pytest.mark.parametrize(("name", "more"), [(name, more) for name, options in RECURRENT.items() for more in options])
+@pytest.mark.parametrize(("engine", "dtype"), DTYPES)
+def test_recurrent_modules_load_the_originals_state_and_compute_the_same_bits(name, more, engine, dtype):
+    torch.backends.quantized.engine = engine
+    ours, theirs = (getattr(family, name)(4, 5, dtype=dtype, **more) for family in (quantized.dynamic, ao_dynamic))
+    ours.load_state_dict(theirs.state_dict(), strict=True)  # random: the original does not start at zero
+    x, hx = recurrent_arguments(name, **more)
+    assert same(ours(x), theirs(x))
+    assert same(ours(x, hx), theirs(x, hx))
+    assert repr(ours) == repr(theirs)
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    assert ours.get_weight().keys() == theirs.get_weight().keys()
+    assert ours.get_bias().keys() == theirs.get_bias().keys()
+    assert set(dir(theirs)) - set(dir(ours)) == set()
+    if "Cell" not in name:
+        packed = nn.utils.rnn.pack_sequence([torch.randn(n, 4) for n in (2, 6, 3)], enforce_sorted=False)
+        assert same(ours(packed), theirs(packed))
+        assert same(ours(packed, hx), theirs(packed, hx))
+        params = [cell.param for cell in ours._all_weight_values]
+        for cell, param in zip(theirs._all_weight_values, params, strict=True):
+            cell.param = param
+        assert same(ours(x, hx), theirs(x, hx))
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize(
+    "qconfig", ["default_dynamic_qconfig", "per_channel_dynamic_qconfig", "float16_dynamic_qconfig", None]
+)
+def test_recurrent_modules_are_made_alike_from_float(name, qconfig):
+    module = getattr(nn, name)(4, 5)
+    module.qconfig = qconfig and getattr(ao_qconfig, qconfig)
+    ours, theirs = (getattr(family, name).from_float(module) for family in (quantized.dynamic, ao_dynamic))
+    x, hx = recurrent_arguments(name)
+    assert same(ours(x, hx), theirs(x, hx))
+    assert repr(ours) == repr(theirs)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_dropout_while_training_draws_alike(name):
+    ours, theirs = (getattr(family, name)(4, 5, 2, dropout=0.5) for family in (quantized.dynamic, ao_dynamic))
+    ours.load_state_dict(theirs.state_dict())
+    x, _ = recurrent_arguments(name)
+    results = []
+    for module in (ours, theirs):
+        torch.manual_seed(3)
+        results.append(module.train()(x))
+    assert same(*results)

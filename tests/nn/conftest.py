@@ -54,6 +54,18 @@ def inputs(codes: Callable[..., torch.Tensor]) -> Callable[[str], tuple[torch.Te
     return make
 
 
+def _flat(result: Any) -> list[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [] if result is None else [tensor for part in result for tensor in _flat(part)]
+
+
+@pytest.fixture
+def same_bits() -> Callable[[Any, Any], bool]:
+    """Whether two results, tensors in nested tuples or packed sequences, are equal bit for bit."""
+    return lambda a, b: all(torch.equal(x, y) for x, y in zip(_flat(a), _flat(b), strict=True))
+
+
 class Observed:
     """The interface of an observer that has seen its data, for modules that want to be converted."""
 

@@ -21,15 +21,23 @@ from qfx.fake_quantize.defaults import (
     fused_per_channel_wt_fake_quant_range_neg_127_to_127,
     fused_wt_fake_quant_range_neg_127_to_127,
 )
+from qfx.fake_quantize.derived import (
+    DerivedObserverOrFakeQuantize,
+    ObserverOrFakeQuantize,
+    _DerivedObserverOrFakeQuantize,
+)
 from qfx.fake_quantize.fake_quantize import FakeQuantize, FixedQParamsFakeQuantize
 from qfx.fake_quantize.fused import FusedMovingAvgObsFakeQuantize
 from qfx.fake_quantize.switches import disable_fake_quant, disable_observer, enable_fake_quant, enable_observer
 
 __all__ = [
+    "DerivedObserverOrFakeQuantize",
     "FakeQuantize",
     "FakeQuantizeBase",
     "FixedQParamsFakeQuantize",
     "FusedMovingAvgObsFakeQuantize",
+    "ObserverOrFakeQuantize",
+    "_DerivedObserverOrFakeQuantize",
     "default_affine_fixed_qparams_fake_quant",
     "default_dynamic_fake_quant",
     "default_embedding_fake_quant",

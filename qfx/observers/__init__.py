@@ -7,6 +7,7 @@ one calibration can be solved again for another scheme or bit width.
 
 from __future__ import annotations
 
+from qfx.observers.affine import AffineQuantizedObserverBase
 from qfx.observers.base import ObserverBase, UniformQuantizationObserverBase
 from qfx.observers.defaults import (
     default_affine_fixed_qparams_observer,
@@ -27,6 +28,19 @@ from qfx.observers.defaults import (
     weight_observer_range_neg_127_to_127,
 )
 from qfx.observers.factory import ObserverFactory, with_args, with_callable_args
+from qfx.observers.granularity import (
+    Granularity,
+    MappingType,
+    PerAxis,
+    PerBlock,
+    PerGroup,
+    PerRow,
+    PerTensor,
+    PerToken,
+    TorchAODType,
+    ZeroPointDomain,
+    get_block_size,
+)
 from qfx.observers.histogram import HistogramObserver
 from qfx.observers.minmax import (
     MinMaxObserver,
@@ -54,10 +68,13 @@ from qfx.observers.statistics import (
 
 __all__ = [
     "SOLVERS",
+    "AffineQuantizedObserverBase",
     "FixedQParamsObserver",
     "Goal",
+    "Granularity",
     "HistogramObserver",
     "HistogramStatistics",
+    "MappingType",
     "MinMaxObserver",
     "MinMaxStatistics",
     "MovingAverageMinMaxObserver",
@@ -66,12 +83,20 @@ __all__ = [
     "NoopObserver",
     "ObserverBase",
     "ObserverFactory",
+    "PerAxis",
+    "PerBlock",
     "PerChannelMinMaxObserver",
+    "PerGroup",
+    "PerRow",
+    "PerTensor",
+    "PerToken",
     "PlaceholderObserver",
     "RecordingObserver",
     "ReuseInputObserver",
     "Statistics",
+    "TorchAODType",
     "UniformQuantizationObserverBase",
+    "ZeroPointDomain",
     "default_affine_fixed_qparams_observer",
     "default_debug_observer",
     "default_dynamic_quant_observer",
@@ -86,6 +111,7 @@ __all__ = [
     "default_reuse_input_observer",
     "default_symmetric_fixed_qparams_observer",
     "default_weight_observer",
+    "get_block_size",
     "get_observer_state_dict",
     "load_observer_state_dict",
     "merge",

@@ -30,10 +30,14 @@ from qfx.config import ConvertCustomConfig as ConvertCustomConfig
 from qfx.config import DTypeConfig as DTypeConfig
 from qfx.config import DTypeWithConstraints as DTypeWithConstraints
 from qfx.config import FuseCustomConfig as FuseCustomConfig
+from qfx.config import MatchAllNode as MatchAllNode
+from qfx.config import NodePattern as NodePattern
 from qfx.config import ObservationType as ObservationType
+from qfx.config import Pattern as Pattern
 from qfx.config import PrepareCustomConfig as PrepareCustomConfig
 from qfx.config import QConfig as QConfig
 from qfx.config import QConfigAny as QConfigAny
+from qfx.config import QConfigDynamic as QConfigDynamic
 from qfx.config import QConfigMapping as QConfigMapping
 from qfx.config import QuantType as QuantType
 from qfx.config import StandaloneModuleConfigEntry as StandaloneModuleConfigEntry
@@ -60,6 +64,7 @@ from qfx.config import float16_dynamic_qconfig as float16_dynamic_qconfig
 from qfx.config import float16_static_qconfig as float16_static_qconfig
 from qfx.config import float_qparams_weight_only_qconfig as float_qparams_weight_only_qconfig
 from qfx.config import float_qparams_weight_only_qconfig_4bit as float_qparams_weight_only_qconfig_4bit
+from qfx.config import get_combined_dict as get_combined_dict
 from qfx.config import get_default_backend_config as get_default_backend_config
 from qfx.config import get_default_qat_qconfig as get_default_qat_qconfig
 from qfx.config import get_default_qat_qconfig_dict as get_default_qat_qconfig_dict
@@ -91,3 +96,4 @@ from qfx.reject import Reject as Reject
 from qfx.report import explain as explain
 from qfx.report import summary as summary
 from qfx.tracing import trace as trace
+from qfx.utilities import *  # noqa: F403  (the helpers, listed in qfx.utilities.__all__)

@@ -7,6 +7,8 @@ from qfx.config.backend_config import (
     BackendPatternConfig,
     DTypeConfig,
     DTypeWithConstraints,
+    MatchAllNode,
+    NodePattern,
     ObservationType,
     Pattern,
     first_supported,
@@ -42,6 +44,8 @@ from qfx.config.default_qconfigs import (
     float16_static_qconfig,
     get_default_qconfig,
 )
+from qfx.config.dicts import get_combined_dict
+from qfx.config.dynamic_pair import QConfigDynamic
 from qfx.config.dynamic_qconfigs import (
     default_dynamic_qconfig,
     float16_dynamic_qconfig,
@@ -78,12 +82,15 @@ __all__ = [
     "DTypeWithConstraints",
     "Entry",
     "FuseCustomConfig",
+    "MatchAllNode",
+    "NodePattern",
     "ObservationType",
     "ObserverFacts",
     "Pattern",
     "PrepareCustomConfig",
     "QConfig",
     "QConfigAny",
+    "QConfigDynamic",
     "QConfigMapping",
     "QuantType",
     "Resolved",
@@ -111,6 +118,7 @@ __all__ = [
     "float16_static_qconfig",
     "float_qparams_weight_only_qconfig",
     "float_qparams_weight_only_qconfig_4bit",
+    "get_combined_dict",
     "get_default_backend_config",
     "get_default_qat_qconfig",
     "get_default_qat_qconfig_dict",

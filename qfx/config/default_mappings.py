@@ -12,10 +12,11 @@ from qfx.config.default_qconfigs import (
     check_backend,
     default_quint8_weight_qconfig,
     default_reuse_input_qconfig,
+    default_symmetric_qnnpack_qconfig,
     get_default_qconfig,
 )
 from qfx.config.fixed_range import FIXED_RANGE_OBSERVERS
-from qfx.config.qat_qconfigs import get_default_qat_qconfig
+from qfx.config.qat_qconfigs import default_symmetric_qnnpack_qat_qconfig, get_default_qat_qconfig
 from qfx.config.qconfig import QConfig
 from qfx.config.qconfig_mapping import ObjectType, QConfigMapping
 from qfx.fake_quantize import FixedQParamsFakeQuantize, default_weight_fake_quant
@@ -107,6 +108,31 @@ def get_default_qat_qconfig_dict(backend: str = "x86", version: int = 1) -> dict
 def get_default_qconfig_dict(backend: str = "x86", version: int = 0) -> dict[str, Any]:
     """Return ``get_default_qconfig_mapping(backend, version)`` as a dictionary."""
     return get_default_qconfig_mapping(backend, version).to_dict()
+
+
+def default_mapping(is_qat: bool, backend: str, version: int) -> QConfigMapping:
+    """Return the default mapping of a backend, for training or not."""
+    return (get_default_qat_qconfig_mapping if is_qat else get_default_qconfig_mapping)(backend, version)
+
+
+def mapping_with_default(is_qat: bool, backend: str, default_qconfig: QConfig) -> QConfigMapping:
+    """Return the default mapping of a backend with another configuration for all but operators of a fixed range."""
+    mapping = (get_default_qat_qconfig_mapping if is_qat else get_default_qconfig_mapping)(backend)
+    mapping.set_global(default_qconfig)
+    for op in mapping.object_type_qconfigs:
+        if op not in FIXED_RANGE_OBSERVERS:
+            mapping.set_object_type(op, default_qconfig)
+    return mapping
+
+
+def symmetric_qnnpack_mapping() -> QConfigMapping:
+    """Return the default mapping for XNNPACK's signed kernels."""
+    return mapping_with_default(False, "qnnpack", default_symmetric_qnnpack_qconfig)
+
+
+def symmetric_qnnpack_qat_mapping() -> QConfigMapping:
+    """Return the default mapping for training towards XNNPACK's signed kernels."""
+    return mapping_with_default(True, "qnnpack", default_symmetric_qnnpack_qat_qconfig)
 
 
 DEFAULT_OBJECT_TYPES: frozenset[ObjectType] = frozenset(get_default_qconfig_mapping().object_type_qconfigs)

@@ -41,6 +41,15 @@ float16_static_qconfig = QConfig(
 )
 """Everything rounded to float16; needs no calibration."""
 
+fp32_placeholder_qconfig = QConfig(
+    activation=PlaceholderObserver.with_args(dtype=torch.float32),
+    weight=PlaceholderObserver.with_args(dtype=torch.float32),
+)
+"""Everything stays float32, said with observers."""
+
+quint8_placeholder_qconfig = QConfig(activation=PlaceholderObserver.with_args(dtype=torch.quint8), weight=None)
+"""Activations that are ``torch.quint8`` already; for operators without a weight."""
+
 # XNNPACK's kernels take signed symmetric codes and scales that are not too small.
 _qnnpack_symmetric_activation = HistogramObserver.with_args(dtype=torch.qint8, reduce_range=False, eps=2**-12)
 

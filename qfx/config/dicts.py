@@ -33,6 +33,16 @@ def check_list(owner: str, key: str, given: Any) -> list[Any]:
     return list(given)
 
 
+def get_combined_dict(default_dict: dict[Any, Any], additional_dict: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return a copy of a dictionary with the entries of another added; where both have a key, the other's stands.
+
+    Example:
+        >>> get_combined_dict({"a": 1, "b": 1}, {"b": 2})
+        {'a': 1, 'b': 2}
+    """
+    return {**default_dict, **additional_dict}
+
+
 class PrintedFields:
     """Prints as ``Name({attribute: value, ...})`` with the attributes that say something."""
 

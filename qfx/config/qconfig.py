@@ -67,16 +67,25 @@ def qconfig_equals(q1: QConfigAny, q2: QConfigAny) -> bool:
     """
     if q1 is None or q2 is None:
         return q1 is q2
-    return _makes_the_same(q1.activation, q2.activation) and _makes_the_same(q1.weight, q2.weight)
+    return factories_equal(q1.activation, q2.activation) and factories_equal(q1.weight, q2.weight)
 
 
-def _makes_the_same(a: object, b: object) -> bool:
+def factories_equal(a: object, b: object) -> bool:
+    """Whether two observer classes or factories make the same: one class with the same fixed arguments.
+
+    An argument that is a factory itself (``observer=`` of a fake-quantize module) is compared in the same way.
+    """
     if a is b:
         return True
     first, second = _partial_of(a), _partial_of(b)
     if first is None or second is None:
         return bool(a == b)
-    return (first.func, first.args, first.keywords) == (second.func, second.args, second.keywords)
+    mine, theirs = first.keywords, second.keywords
+    return (
+        (first.func, first.args) == (second.func, second.args)
+        and mine.keys() == theirs.keys()
+        and all(factories_equal(value, theirs[name]) for name, value in mine.items())
+    )
 
 
 def _partial_of(factory: object) -> functools.partial[Any] | None:

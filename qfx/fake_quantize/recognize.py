@@ -22,7 +22,7 @@ def class_of_script(mod: object) -> str | None:
 
     An observer's looks like ``qfx.observers.passive.FixedQParamsObserver``.
     """
-    if not isinstance(mod, torch.jit.RecursiveScriptModule):
+    if not isinstance(mod, torch.jit.ScriptModule):
         return None
     return _MANGLED.sub("", mod._c.qualified_name.partition(".")[2])
 

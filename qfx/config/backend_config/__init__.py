@@ -15,13 +15,15 @@ from qfx.config.backend_config.engines import (
 )
 from qfx.config.backend_config.moves import get_default_backend_config
 from qfx.config.backend_config.observation_type import ObservationType
-from qfx.config.backend_config.pattern_config import BackendPatternConfig, Pattern
+from qfx.config.backend_config.pattern_config import BackendPatternConfig, MatchAllNode, NodePattern, Pattern
 
 __all__ = [
     "BackendConfig",
     "BackendPatternConfig",
     "DTypeConfig",
     "DTypeWithConstraints",
+    "MatchAllNode",
+    "NodePattern",
     "ObservationType",
     "Pattern",
     "first_supported",

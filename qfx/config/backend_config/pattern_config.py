@@ -15,6 +15,17 @@ from qfx.errors import ConfigError
 Pattern: TypeAlias = Any
 """A module class, a function, the name of a tensor method, or a tuple of them (see ``BackendPatternConfig``)."""
 
+NodePattern: TypeAlias = Any
+"""What a pattern matched, in the nested format: a node, or a tuple of the last node and what matched its arguments."""
+
+
+class MatchAllNode:
+    """Stands for any value in a pattern: ``(torch.add, nn.Conv2d, MatchAllNode)`` is a convolution plus anything.
+
+    What it matches is no part of the match: it stays in the graph.
+    """
+
+
 # Attribute -> key in dictionaries, for what is copied as it is.
 _PLAIN = {
     "pattern": "pattern",

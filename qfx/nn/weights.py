@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from qfx.errors import ConfigError
 from qfx.nn.errors import ModuleTypeError, WeightTypeError
+from qfx.nn.folding import fold_modules
 from qfx.observers import default_weight_observer
 
 PER_TENSOR = (torch.per_tensor_affine, torch.per_tensor_symmetric)
@@ -178,10 +178,4 @@ class DynamicWeights:
 
 
 def _folded(module: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    if not hasattr(module, "bn"):
-        return module.weight, module.bias
-    bn = module.bn
-    if bn.running_mean is None or bn.running_var is None:
-        raise ModuleTypeError(f"the batch norm of this {type(module).__name__} has no running statistics to fold")
-    fuse = fuse_linear_bn_weights if isinstance(module, torch.nn.Linear) else fuse_conv_bn_weights
-    return fuse(module.weight, module.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)
+    return fold_modules(module, module.bn) if hasattr(module, "bn") else (module.weight, module.bias)

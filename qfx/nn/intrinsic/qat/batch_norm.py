@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._jit_internal import is_scripting
-from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from qfx.errors import ConfigError
 from qfx.fake_quantize.rounding import quick
 from qfx.nn.errors import ModuleTypeError
+from qfx.nn.folding import fold_modules
 from qfx.nn.intrinsic.qat.products import divided, multiplied
 from qfx.nn.qat.module import QATModule, like
 
@@ -129,14 +128,8 @@ class WithBatchNorm(QATModule):
         made = like(self._FLOAT_WEIGHTED, self)
         for name in ("freeze_bn", "_CHANNELS_OF_RESULT"):
             made.__dict__.pop(name, None)
-        fold = fuse_linear_bn_weights if isinstance(self, nn.Linear) else fuse_conv_bn_weights
-        bn = self.bn
-        if bn.running_mean is None or bn.running_var is None:
-            raise ConfigError(f"the batch norm of this {type(self).__name__} has no running statistics to fold")
-        weight, bias = fold(self.weight, self.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)
-        made._parameters.update(
-            {"weight": nn.Parameter(weight.detach()), "bias": None if bias is None else nn.Parameter(bias.detach())}
-        )
+        weight, bias = fold_modules(self, self.bn)
+        made._parameters.update({"weight": nn.Parameter(weight), "bias": nn.Parameter(bias)})
         if self._FLOAT_FOLDED is None:
             return made
         folded = self._FLOAT_FOLDED(made, nn.ReLU())

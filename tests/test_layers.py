@@ -33,6 +33,7 @@ LAYERS = {
     "passes": 4,
     "capture": 5,
     "api": 5,
+    "eager": 5,
     "report": 5,
     "testing": 5,
 }

@@ -15,19 +15,23 @@ from qfx.errors import ConfigError
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
+class PerChannelError(ConfigError, AssertionError):
+    """Weights of this module have one scale; its message is the original's to the letter, which callers compare."""
+
+
 def assert_valid_qconfig(qconfig: QConfigAny, mod: nn.Module) -> None:
     """Check a configuration for a module of eager mode.
 
     Raises:
-        ConfigError: a transposed convolution is to have one weight scale a channel, which eager mode has no kernel for.
+        PerChannelError: a transposed convolution is to have one weight scale a channel, which eager mode has no
+            kernel for.
     """
     if qconfig is None or qconfig.weight is None or not isinstance(mod, _TRANSPOSED):
         return
     if is_per_channel(observer_facts(qconfig.weight).qscheme):
-        raise ConfigError(
-            f"Per channel weight observer is not supported yet for {type(mod).__name__}: give the weight one scale, "
-            "e.g. default_weight_observer"
-        )
+        error = PerChannelError("Per channel weight observer is not supported yet for ConvTranspose{n}d.")
+        error.add_note(f"give the weight of the {type(mod).__name__} one scale, e.g. default_weight_observer")
+        raise error
 
 
 def activation_is_memoryless(qconfig: QConfig) -> bool:

@@ -45,10 +45,8 @@ def fold(
     inverse = torch.rsqrt(var + eps)
     factor = inverse if gamma is None else inverse * gamma
     shift = (torch.zeros_like(mean) if b is None else b) - mean
-    if gamma is None or w.dim() == 2:
-        bias = shift * factor
-    else:  # convolutions multiply the two one after the other: another rounding
-        bias = shift * inverse * gamma
+    # Convolutions multiply by the two one after the other, which rounds differently.
+    bias = shift * factor if gamma is None or w.dim() == 2 else shift * inverse * gamma
     if beta is not None:
         bias = bias + beta
     if transposed:

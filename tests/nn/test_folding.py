@@ -63,5 +63,5 @@ def test_keeps_the_dtype() -> None:
 
 
 def test_without_statistics_there_is_nothing_to_fold() -> None:
-    with pytest.raises(ConfigError, match="BatchNorm2d behind this Conv2d has no running statistics.*track_running"):
+    with pytest.raises(ConfigError, match=r"BatchNorm2d behind this Conv2d has no running statistics.*track_running"):
         fold_modules(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))

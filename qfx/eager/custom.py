@@ -1,0 +1,18 @@
+"""Classes that observe and quantize themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_DEFAULT: dict[str, dict[Any, Any]] = {
+    "float_to_observed_custom_module_class": {},
+    "observed_to_quantized_custom_module_class": {},
+}
+
+
+def get_default_custom_config_dict() -> dict[str, dict[Any, Any]]:
+    """Return what ``prepare`` and ``convert`` take for a custom configuration where none is given.
+
+    A copy; the keys are ``float_to_observed_custom_module_class`` and ``observed_to_quantized_custom_module_class``.
+    """
+    return {key: dict(table) for key, table in _DEFAULT.items()}

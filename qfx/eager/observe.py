@@ -13,9 +13,8 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from qfx.config.qconfig_checks import activation_is_memoryless
 from qfx.eager.hooks import carry_hooks, register_observer_hook, remove_observer_hooks
 from qfx.eager.mappings import get_default_qconfig_propagation_list, has_known_range, known_range, no_observer_set
-from qfx.eager.places import at, only_device
+from qfx.eager.places import at, is_fused, only_device
 from qfx.fake_quantize.recognize import is_activation_post_process
-from qfx.nn.intrinsic import _FusedModule
 from qfx.nn.quantized import FloatFunctional, QFunctional
 from qfx.nn.stubs import DeQuantStub
 from qfx.utilities import has_no_children_ignoring_parametrizations
@@ -59,7 +58,7 @@ class _Walk:
         if issubclass(kind, (FloatFunctional, QFunctional)):
             if _wanted(child):
                 child.activation_post_process = self._made(child.qconfig.activation)
-        elif isinstance(child, _FusedModule) or kind in self.wholes:
+        elif is_fused(child) or kind in self.wholes:
             self.observe(child)
         elif has_known_range(child):
             self.observe(child, known_range(child))

@@ -1,4 +1,4 @@
-"""Where a module is: its path in the model, for errors, and its device."""
+"""What a walk over a model asks of each module: where it is, and whether to go into it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from torch import nn
 
 from qfx.eager.errors import ModuleStateError
 from qfx.errors import QfxError
+from qfx.nn.intrinsic import _FusedModule
+from qfx.nn.qat.module import QATModule
+
+
+def is_fused(module: nn.Module) -> bool:
+    """Whether a module is several layers in one, in float or in training: it is observed and replaced as a whole."""
+    trained = isinstance(module, QATModule) and issubclass(module._FLOAT_MODULE, _FusedModule)
+    return trained or isinstance(module, _FusedModule)
 
 
 @contextmanager

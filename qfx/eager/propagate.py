@@ -11,6 +11,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from qfx.config.qconfig_checks import assert_valid_qconfig, on_device_of
 from qfx.eager.places import at
+from qfx.errors import ConfigError
 
 
 def propagate_qconfig_(
@@ -30,7 +31,8 @@ def propagate_qconfig_(
             ``non_traceable_module_class`` inherit nothing, and neither does anything in them. None by default.
 
     Raises:
-        ConfigError: a transposed convolution is to have a weight scale per channel.
+        ConfigError: a transposed convolution is to have a weight scale per channel, or a ``qconfig`` is no QConfig; a
+            note names the module's path.
 
     Example:
         >>> from qfx.config import default_qconfig
@@ -55,6 +57,11 @@ def _propagate(
     qconfig = table.get(path, table.get(type_before_parametrizations(module), inherited))
     qconfig = getattr(module, "qconfig", qconfig)
     with at(path, module):
+        if qconfig is not None and not (hasattr(qconfig, "activation") and hasattr(qconfig, "weight")):
+            raise ConfigError(
+                f"the qconfig of this {type(module).__name__} is {qconfig!r}; it has to be a QConfig, such as "
+                "get_default_qconfig(), or None"
+            )
         assert_valid_qconfig(qconfig, module)
     module.qconfig = qconfig = _placed(qconfig, module)
     paths = {path}

@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from qfx.eager.hooks import carry_hooks
-from qfx.eager.places import at, only_device
-from qfx.nn.intrinsic import _FusedModule
+from qfx.eager.places import at, is_fused, only_device
 from qfx.utilities import get_qparam_dict
 
 
@@ -99,7 +98,7 @@ class Swapping:
                 continue
             if child not in self.done:
                 child_path = f"{path}.{name}" if path else name
-                if not isinstance(child, _FusedModule) and type_before_parametrizations(child) not in self.custom:
+                if not is_fused(child) and type_before_parametrizations(child) not in self.custom:
                     self.children(child, child_path)
                 with at(child_path, child):
                     self.done[child] = swap_module(child, self.mapping, self.custom, self.use_precomputed_fake_quant)

@@ -55,9 +55,7 @@ class QuantWrapper(nn.Module):
         torch.Size([1, 2])
     """
 
-    quant: nn.Module
-    dequant: nn.Module
-    module: nn.Module
+    # No annotations of these: TorchScript would take them for types of attributes.
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

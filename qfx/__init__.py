@@ -72,10 +72,14 @@ from qfx.config import get_default_qat_qconfig_mapping as get_default_qat_qconfi
 from qfx.config import get_default_qconfig as get_default_qconfig
 from qfx.config import get_default_qconfig_dict as get_default_qconfig_dict
 from qfx.config import get_default_qconfig_mapping as get_default_qconfig_mapping
+from qfx.config import get_executorch_backend_config as get_executorch_backend_config
 from qfx.config import get_fbgemm_backend_config as get_fbgemm_backend_config
 from qfx.config import get_native_backend_config as get_native_backend_config
+from qfx.config import get_native_backend_config_dict as get_native_backend_config_dict
 from qfx.config import get_onednn_backend_config as get_onednn_backend_config
 from qfx.config import get_qnnpack_backend_config as get_qnnpack_backend_config
+from qfx.config import get_tensorrt_backend_config as get_tensorrt_backend_config
+from qfx.config import get_tensorrt_backend_config_dict as get_tensorrt_backend_config_dict
 from qfx.config import get_x86_backend_config as get_x86_backend_config
 from qfx.config import per_channel_dynamic_qconfig as per_channel_dynamic_qconfig
 from qfx.config import qconfig_equals as qconfig_equals

@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from qfx.config import BackendPatternConfig, ObservationType, QConfig, first_supported, public_name
 from qfx.graph import GraphView, Param, Reading
+from qfx.nn.qat.module import QATModule
 from qfx.passes.annotate.choices import choice
 from qfx.passes.annotate.inputs import activations
 from qfx.passes.annotate.tensors import SPLITS, is_item, sequences, takes_part
@@ -128,6 +129,10 @@ def _instance(view: GraphView, index: Index[BackendPatternConfig], node: Node, f
             continue
         weighted = is_weighted(view, root)
         suits, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)
+        if refusal is None and _is_trained(view, root):
+            refusal = (
+                f"{type(view.module(str(root.node.target))).__name__} is a module for training; not built yet here"
+            )
         if suits is not None and suits.is_dynamic:
             refusal = "dynamic quantization is not built yet (docs/roadmap.md)"
         if refusal is not None:
@@ -148,6 +153,11 @@ def is_weighted(view: GraphView, root: Reading) -> bool:
     inner = next(iter(view.module(str(root.node.target)).children()), None)
     weight = getattr(inner, "weight", None)
     return isinstance(weight, torch.Tensor) and weight.dim() > 1
+
+
+def _is_trained(view: GraphView, root: Reading) -> bool:
+    """Whether a node calls a module of quantization-aware training, which carries its own observer of the weight."""
+    return root.node.op == "call_module" and isinstance(view.module(str(root.node.target)), QATModule)
 
 
 def _kind(config: BackendPatternConfig, root: Reading) -> Kind:

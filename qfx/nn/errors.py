@@ -20,3 +20,7 @@ class ModuleTypeError(ConfigError, AssertionError):
 
 class WeightTypeError(ConfigError, AssertionError, RuntimeError):
     """Dynamic quantization was asked for a weight that is neither int8 nor float16, or that has no such kernel."""
+
+
+class FusionError(ModuleTypeError, NotImplementedError):
+    """A fuser method got modules there is no fused form of."""

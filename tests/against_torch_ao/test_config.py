@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from qfx import config as ours
+from qfx.config import backend_config as our_backends
 from qfx.observers import MinMaxObserver, ObserverFactory, default_weight_observer
 
 pytest.importorskip("torch.ao.quantization")
@@ -25,6 +26,7 @@ from torch.ao.quantization import observer as their_observers
 from torch.ao.quantization import qconfig as their_qconfigs
 from torch.ao.quantization import qconfig_mapping as their_mappings
 from torch.ao.quantization.backend_config import backend_config as their_classes
+from torch.ao.quantization.backend_config import native as their_native
 from torch.ao.quantization.backend_config.x86 import get_x86_backend_config
 from torch.ao.quantization.fx import custom_config as their_custom
 from torch.ao.quantization.quantize_fx import prepare_fx
@@ -88,28 +90,27 @@ def test_default_qconfigs(name: str) -> None:
     assert plain(getattr(ours, name)) == plain(getattr(their_qconfigs, name))
 
 
-# QAT modules (and what they are fused from) arrive with training; onednn's additions need MatchAllNode.
-ALLOWED_MISSING = {
-    "x86": 17,
-    "native": 17,
-    "fbgemm": 17,
-    "qnnpack": 17,
-    "onednn": 17 + 16,
-}
 THEIR_BACKENDS: dict[str, Callable[[], Any]] = {
     "x86": get_x86_backend_config,
     "native": their_backends.get_native_backend_config,
     "fbgemm": their_backends.get_fbgemm_backend_config,
     "qnnpack": their_backends.get_qnnpack_backend_config,
     "onednn": their_backends.get_onednn_backend_config,
+    "executorch": their_backends.get_executorch_backend_config,
+    "tensorrt": their_backends.get_tensorrt_backend_config,
+    "test_only_legacy_native": their_native.get_test_only_legacy_native_backend_config,
 }
-LATER = ("qat_module", "fuser_method")
+FUNCTIONS = ("fuser_method", "root_node_getter", "extra_inputs_getter")
+
+
+def our_backend(name: str) -> Any:
+    return getattr(our_backends, f"get_{name}_backend_config")()
 
 
 def patterns(backend: Any) -> dict[Any, dict[str, Any]]:
     found = {}
     for key, made in backend._pattern_complex_format_to_config.items():
-        said = {name: held for name, held in made.to_dict().items() if name not in LATER}
+        said = {name: held for name, held in made.to_dict().items() if name not in FUNCTIONS}
         # The original has reference modules of recurrent layers; ours arrive with dynamic quantization.
         if getattr(made.root_module, "__module__", "") == "torch.nn.modules.rnn":
             said.pop("reference_quantized_module_for_root", None)
@@ -117,22 +118,80 @@ def patterns(backend: Any) -> dict[Any, dict[str, Any]]:
     return found
 
 
-def is_later(pattern: Any) -> bool:
-    text = str(pattern)
-    return ".qat." in text or "MatchAllNode" in text
-
-
 @pytest.mark.parametrize("name", THEIR_BACKENDS)
 def test_backends(name: str) -> None:
-    said = patterns(getattr(ours, f"get_{name}_backend_config")())
-    theirs = patterns(THEIR_BACKENDS[name]())
-    missing = [pattern for pattern in theirs if pattern not in said]
-    assert [pattern for pattern in missing if not is_later(pattern)] == []
-    assert len(missing) == ALLOWED_MISSING[name]
-    assert [pattern for pattern in said if pattern not in theirs] == []
+    """Patterns, their order, and everything said of them; what they do with modules is compared below."""
+    mine, other = our_backend(name), THEIR_BACKENDS[name]()
+    assert mine.name == other.name
+    said, theirs = patterns(mine), patterns(other)
+    assert list(said) == list(theirs)
     for pattern, entry in said.items():
         assert entry == theirs[pattern], pattern
-    assert list(said) == [pattern for pattern in theirs if pattern in said]
+    for ours_made, their_made in zip(mine.configs, other.configs, strict=True):
+        for field in FUNCTIONS:
+            attribute = field if field == "fuser_method" else f"_{field}"
+            assert (getattr(ours_made, attribute) is None) == (getattr(their_made, attribute) is None), plain(
+                ours_made.nested_pattern
+            )
+
+
+def module_of(part: Any) -> Any:
+    """A module, or what stands for one, for an element of a pattern in eval mode."""
+    made = {
+        nn.Linear: lambda: nn.Linear(4, 4),
+        functional.relu: nn.ReLU,
+        functional.leaky_relu: nn.LeakyReLU,
+        torch.tanh: nn.Tanh,
+    }
+    if isinstance(part, type) and issubclass(part, nn.Module):
+        kind = part.__name__.rstrip("123d")
+        sizes = {"Conv": (4, 4, 1), "ConvTranspose": (4, 4, 1), "BatchNorm": (4,)}.get(kind, ())
+        torch.manual_seed(0)
+        return made.get(part, lambda: part(*sizes))().eval()
+    return made[part]().eval() if part in made else part
+
+
+def described(fused: Any) -> Any:
+    """Classes and weights of a module, in order."""
+    kinds = [type(each).__name__ for each in fused.modules()]
+    return kinds, {name: value.tolist() for name, value in fused.state_dict().items()}
+
+
+FUSIONS = [
+    (name, number)
+    for name in ("onednn", "executorch")
+    for number, made in enumerate(our_backend(name).configs)
+    if made.fuser_method is not None
+]
+
+
+@pytest.mark.parametrize("is_qat", [False, True])
+@pytest.mark.parametrize(("name", "number"), FUSIONS)
+def test_fuser_methods(name: str, number: int, is_qat: bool) -> None:
+    mine, other = our_backend(name).configs[number], THEIR_BACKENDS[name]().configs[number]
+    if mine.pattern is not None:
+        modules: Any = tuple(module_of(part) for part in mine.pattern)
+    else:
+        modules = _modules(mine._pattern_complex_format)
+        assert mine._root_node_getter(modules) is other._root_node_getter(modules)
+        (mine_extra,), (other_extra,) = (each._extra_inputs_getter(modules) for each in (mine, other))
+        assert mine_extra is other_extra
+    if is_qat and _cannot_train(mine):
+        for each in (mine, other):
+            with pytest.raises(Exception, match=r"Cannot fuse train modules|not yet supported in QAT"):
+                each.fuser_method(is_qat, *modules)
+        return
+    assert described(mine.fuser_method(is_qat, *modules)) == described(other.fuser_method(is_qat, *modules))
+
+
+def _cannot_train(made: Any) -> bool:
+    """Batch norm that is not folded beside a transposed convolution, an addition or a leaky relu has no container."""
+    text = str(made.nested_pattern)
+    return "BatchNorm" in text and any(kind in text for kind in ("Transpose", "MatchAllNode", "LeakyReLU"))
+
+
+def _modules(pattern: Any) -> Any:
+    return tuple(map(_modules, pattern)) if isinstance(pattern, tuple) else module_of(pattern)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,23 @@ weighted_qint8_symmetric = DTypeConfig(
 default_op_qint8_symmetric = DTypeConfig(input_dtype=_signed, output_dtype=_signed)
 """XNNPACK: operators without a weight on signed activations."""
 
+dynamic_qint8_symmetric = DTypeConfig(
+    input_dtype=_signed,
+    output_dtype=torch.float,
+    weight_dtype=weighted_qint8_symmetric.weight_dtype_with_constraints,
+    bias_dtype=torch.float,
+    is_dynamic=True,
+)
+"""XNNPACK: signed activations with a scale chosen per call."""
+
+weighted_qint8 = DTypeConfig(
+    input_dtype=torch.qint8, output_dtype=torch.qint8, weight_dtype=torch.qint8, bias_dtype=torch.float
+)
+"""TensorRT: everything signed."""
+
+default_op_qint8 = DTypeConfig(input_dtype=torch.qint8, output_dtype=torch.qint8)
+"""TensorRT: operators without a weight."""
+
 
 def with_fixed_range(dtype_config: DTypeConfig, op: Callable[..., Any] | str) -> DTypeConfig:
     """Return ``dtype_config`` with the scale and zero point an operator's kernels have built in.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from qfx.config.backend_config import dtypes, unweighted, weighted
+from qfx.config.backend_config.additions import convolution_additions
 from qfx.config.backend_config.backend_config import BackendConfig
 from qfx.config.backend_config.dtype_config import DTypeConfig
 from qfx.config.backend_config.pattern_config import BackendPatternConfig
@@ -23,7 +24,8 @@ def _nothing(_: _DTypes) -> list[BackendPatternConfig]:
 class _Engine:
     """The dtypes one engine takes for each kind of operator, and the families only some engines have.
 
-    ``arithmetic`` and ``fixed_range`` are those of ``plain`` operators unless given.
+    ``arithmetic``, ``fixed_range`` and ``same_range`` are those of ``plain`` operators unless given. ``linear`` is what
+    linear layers take besides what weighted operators do, static and dynamic.
     """
 
     name: str
@@ -31,6 +33,8 @@ class _Engine:
     plain: _DTypes = (dtypes.default_op_quint8,)
     arithmetic: _DTypes | None = None
     fixed_range: _DTypes | None = None
+    same_range: _DTypes | None = None
+    linear: _DTypes = ()
     dynamic: _DTypes = (dtypes.dynamic_int8, dtypes.dynamic_float16)
     embedding: _DTypes = (dtypes.weight_only_quint8, dtypes.weight_only_quint4x2)
     layer_norm: bool = False
@@ -40,7 +44,7 @@ class _Engine:
 
     def config(self) -> BackendConfig:
         """Return a new ``BackendConfig`` of this table."""
-        linear = (*self.weighted, *self.dynamic)
+        linear = (*self.weighted, *self.dynamic, *self.linear)
         families = (
             weighted.convolutions(self.weighted),
             self.after_convolutions(self.weighted),
@@ -50,7 +54,7 @@ class _Engine:
             unweighted.concatenations(self.plain),
             unweighted.own_range(self.plain),
             unweighted.fixed_range(self.fixed_range or self.plain),
-            unweighted.same_range(self.plain),
+            unweighted.same_range(self.same_range or self.plain),
             unweighted.not_observed(self.plain) if self.not_observed else [],
             weighted.batch_norms(self.plain),
             weighted.layer_norms((dtypes.layer_norm_int8,)) if self.layer_norm else [],
@@ -79,8 +83,17 @@ _ONEDNN = _Engine(
     embedding=(dtypes.weight_only_qint8,),
     layer_norm=True,
     not_observed=False,
-    after_convolutions=weighted.convolution_additions,
+    after_convolutions=convolution_additions,
     after_linears=weighted.linears_onednn,
+)
+_PLAIN_OR_HALF: _DTypes = (dtypes.default_op_quint8, dtypes.default_op_fp16)
+_LEGACY = _Engine(
+    "_native_and_fp16",
+    arithmetic=_PLAIN_OR_HALF,
+    fixed_range=_PLAIN_OR_HALF,
+    same_range=_PLAIN_OR_HALF,
+    linear=(dtypes.default_op_fp16,),
+    layer_norm=True,
 )
 
 
@@ -119,3 +132,13 @@ def get_qnnpack_backend_config() -> BackendConfig:
 def get_onednn_backend_config() -> BackendConfig:
     """Return what the onednn engine takes; it fuses leaky relu and tanh into linear besides."""
     return _ONEDNN.config()
+
+
+def get_test_only_legacy_native_backend_config() -> BackendConfig:
+    """Return the native backend config with static float16 besides, which tests of the original use."""
+    return _LEGACY.config()
+
+
+def get_test_only_legacy_native_backend_config_dict() -> dict[str, Any]:
+    """Return ``get_test_only_legacy_native_backend_config()`` as a dictionary."""
+    return get_test_only_legacy_native_backend_config().to_dict()

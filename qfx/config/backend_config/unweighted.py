@@ -109,30 +109,35 @@ _SAME_RANGE: tuple[Op, ...] = (
 )
 
 
-def _configs(ops: Sequence[Any], observation: ObservationType, dtypes: DTypes) -> list[BackendPatternConfig]:
+def of_each(ops: Sequence[Any], observation: ObservationType, dtypes: DTypes) -> list[BackendPatternConfig]:
+    """Return one pattern for each operator, observed alike."""
     return [BackendPatternConfig(op).set_observation_type(observation).set_dtype_configs(dtypes) for op in ops]
+
+
+def binary(ops: Sequence[Op], dtypes: DTypes) -> list[BackendPatternConfig]:
+    """Operators of two tensors, or of a tensor and a number, with relu."""
+    made = of_each([pattern for op in ops for pattern in (*((op, relu) for relu in _RELUS), op)], _OWN, dtypes)
+    for config in made:
+        config._set_num_tensor_args_to_observation_type(dict(_BY_TENSORS))
+    return made
 
 
 def arithmetic(dtypes: DTypes) -> list[BackendPatternConfig]:
     """Addition and multiplication, of tensors or of a tensor and a number, with relu; matrix products."""
-    patterns = [pattern for op in _ARITHMETIC for pattern in (*((op, relu) for relu in _RELUS), op)]
-    made = _configs(patterns, _OWN, dtypes)
-    for config in made:
-        config._set_num_tensor_args_to_observation_type(dict(_BY_TENSORS))
-    return made + _configs((torch.matmul,), _OWN, dtypes)
+    return binary(_ARITHMETIC, dtypes) + of_each((torch.matmul,), _OWN, dtypes)
 
 
 def concatenations(dtypes: DTypes) -> list[BackendPatternConfig]:
     """Concatenation: all inputs and the output have the same parameters."""
-    return _configs((torch.cat,), _SHARED, dtypes)
+    return of_each((torch.cat,), _SHARED, dtypes)
 
 
 def own_range(dtypes: DTypes) -> list[BackendPatternConfig]:
     """Operators whose output has a range of its own."""
-    norms = _configs(tuple(_FUNCTIONAL_NORMS), _OWN, dtypes)
+    norms = of_each(tuple(_FUNCTIONAL_NORMS), _OWN, dtypes)
     for config, inputs in zip(norms, _FUNCTIONAL_NORMS.values(), strict=True):
         config._set_input_type_to_index(dict(inputs))
-    return _configs(_OWN_RANGE, _OWN, dtypes) + norms
+    return of_each(_OWN_RANGE, _OWN, dtypes) + norms
 
 
 def fixed_range(dtypes: DTypes) -> list[BackendPatternConfig]:
@@ -145,9 +150,9 @@ def fixed_range(dtypes: DTypes) -> list[BackendPatternConfig]:
 
 def same_range(dtypes: DTypes) -> list[BackendPatternConfig]:
     """Operators whose output has the parameters of the input."""
-    return _configs(_SAME_RANGE, _SHARED, dtypes)
+    return of_each(_SAME_RANGE, _SHARED, dtypes)
 
 
 def not_observed(dtypes: DTypes) -> list[BackendPatternConfig]:
     """Questions about a tensor, whose answer is none."""
-    return _configs(("shape", "size"), ObservationType.INPUT_OUTPUT_NOT_OBSERVED, dtypes)
+    return of_each(("shape", "size"), ObservationType.INPUT_OUTPUT_NOT_OBSERVED, dtypes)

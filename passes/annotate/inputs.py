@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from torch.fx import Node
 
 from qfx.graph import GraphView, Param
 
+NO_ROLES: Mapping[str, int] = MappingProxyType({})
+_ROLES = ("weight", "bias")
 _PARAMETERS = frozenset({"w", "b", "gamma", "beta", "mean", "var"})
 
 
-def activations(view: GraphView, root: Node) -> Iterator[tuple[str, Node]]:
-    """(slot, node) of every input that is an activation: not a weight, a bias or a number."""
+def activations(view: GraphView, root: Node, roles: Mapping[str, int] = NO_ROLES) -> Iterator[tuple[str, Node]]:
+    """(slot, node) of every input that is an activation: not a weight, a bias or a number.
+
+    Args:
+        view: the graph.
+        root: the node that reads them.
+        roles: where an op this library does not know has its weight and bias (a pattern's ``input_type_to_index``).
+    """
     reading = view.read(root)
     if reading.op.opaque or root.op == "call_module":
+        parameters = {roles[role] for role in _ROLES if role in roles}
         for position, node in enumerate(root.args):
-            if isinstance(node, Node):
+            if isinstance(node, Node) and position not in parameters:
                 yield f"x{position}" if position else "x", node
         return
     for name, value in zip(reading.op.names, reading.inputs, strict=False):
@@ -26,3 +37,14 @@ def activations(view: GraphView, root: Node) -> Iterator[tuple[str, Node]]:
             node = item.node if isinstance(item, Param) else item
             if isinstance(node, Node):
                 yield name, node
+
+
+def weight_and_bias(view: GraphView, root: Node, roles: Mapping[str, int] = NO_ROLES) -> tuple[Any, Any]:
+    """Weight and bias of a function, as the graph has them (a `Param` or a node); None for what it does not have."""
+    reading = view.read(root)
+    if reading.op.opaque:
+        found = (roles.get(role, len(root.args)) for role in _ROLES)
+        weight, bias = (view.value(root.args[index]) if index < len(root.args) else None for index in found)
+        return weight, bias
+    weight, bias = (reading.input(name) if name in reading.op.names else None for name in ("w", "b"))
+    return weight, bias

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch.fx import Node
 
-from qfx.config import BackendPatternConfig, ObservationType, QConfig, first_supported, public_name
+from qfx.config import BackendPatternConfig, ObservationType, QConfig, first_supported
 from qfx.graph import GraphView, Param, Reading
 from qfx.nn.qat.module import QATModule
 from qfx.passes.annotate.choices import choice
-from qfx.passes.annotate.inputs import activations
+from qfx.passes.annotate.inputs import NO_ROLES, activations, weight_and_bias
 from qfx.passes.annotate.tensors import SPLITS, is_item, sequences, takes_part
+from qfx.passes.backend_pattern import BackendPattern
 from qfx.patterns import Index
 from qfx.patterns.catalogue.weighted import WEIGHTED
 from qfx.patterns.matcher import match
@@ -29,7 +31,7 @@ class Instance:
         root: the node whose inputs are quantized (the convolution of a conv-relu).
         anchor: the node whose output is quantized.
         nodes: all of them, root first.
-        config: the backend's pattern.
+        backend_pattern: the backend's pattern.
         qconfig: the user's configuration of the root, and `why`, the line that decided it.
         kind: the output has an observer of its ``own``, or the ``same`` parameters as the input.
         weighted: the root has a weight to quantize.
@@ -38,17 +40,21 @@ class Instance:
     root: Node
     anchor: Node
     nodes: tuple[Node, ...]
-    config: BackendPatternConfig
+    backend_pattern: BackendPattern
     qconfig: QConfig
     why: str
     kind: Kind
     weighted: bool
 
     @property
+    def roles(self) -> Mapping[str, int]:
+        """Where an op this library does not know has its weight and bias."""
+        return self.backend_pattern.config._input_type_to_index
+
+    @property
     def pattern(self) -> str:
         """The backend's pattern in words: ``Conv2d > ReLU``."""
-        parts = self.config.pattern if isinstance(self.config.pattern, tuple) else (self.config.pattern,)
-        return " > ".join(public_name(part) for part in parts)
+        return self.backend_pattern.shown
 
 
 @dataclass(slots=True)
@@ -59,7 +65,7 @@ class Found:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def find(view: GraphView, index: Index[BackendPatternConfig], no_floats: set[Node]) -> Found:
+def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) -> Found:
     """Sweep the graph in reverse, longest pattern first; then let clamps join what they follow.
 
     Args:
@@ -110,24 +116,25 @@ def _of_a_sequence(view: GraphView, node: Node, parts: set[Node]) -> str | None:
     return None
 
 
-def _instance(view: GraphView, index: Index[BackendPatternConfig], node: Node, found: Found) -> Instance | None:
+def _instance(view: GraphView, index: Index[BackendPattern], node: Node, found: Found) -> Instance | None:
     reason = f"no pattern of the backend has {view.read(node).op.name} as its last op"
-    for pattern, config in index.candidates(view, node):
-        outcome = match(pattern, view, node)
+    for pattern, backend_pattern in index.candidates(view, node):
+        outcome, config = match(pattern, view, node), backend_pattern.config
         if outcome.match is None:
             continue
         if config.observation_type is ObservationType.INPUT_OUTPUT_NOT_OBSERVED:
             return None
-        root: Reading = outcome.match.root
+        root = view.read(backend_pattern.root(outcome.match))
         resolved = choice(root.node)
         if resolved is None or resolved.qconfig is None:
             line = resolved.why if resolved is not None else "nothing in the mapping"
             reason = f"the config leaves it float ({line})"
             continue
-        if next(activations(view, root.node), None) is None:
+        roles = config._input_type_to_index
+        if next(activations(view, root.node, roles), None) is None:
             reason = "it has no tensor input"
             continue
-        weighted = is_weighted(view, root)
+        weighted = is_weighted(view, root, roles)
         suits, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)
         if refusal is None and _is_trained(view, root):
             refusal = (
@@ -139,17 +146,18 @@ def _instance(view: GraphView, index: Index[BackendPatternConfig], node: Node, f
             reason = f"{refusal} ({resolved.why})"
             continue
         nodes = tuple(sorted(outcome.match.nodes, key=lambda n: n is not root.node))
-        return Instance(root.node, node, nodes, config, resolved.qconfig, resolved.why, _kind(config, root), weighted)
+        kind = _kind(config)
+        return Instance(root.node, node, nodes, backend_pattern, resolved.qconfig, resolved.why, kind, weighted)
     found.reasons[node.name] = reason
     return None
 
 
-def is_weighted(view: GraphView, root: Reading) -> bool:
-    """Whether a node has a weight to quantize: a weighted op, or a fused module around one."""
+def is_weighted(view: GraphView, root: Reading, roles: Mapping[str, int] = NO_ROLES) -> bool:
+    """Whether a node has a weight to quantize: a weighted op, a fused module around one, or what the backend says."""
     if root.op in WEIGHTED:
         return True
     if root.node.op != "call_module":
-        return False
+        return root.op.opaque and weight_and_bias(view, root.node, roles)[0] is not None
     inner = next(iter(view.module(str(root.node.target)).children()), None)
     weight = getattr(inner, "weight", None)
     return isinstance(weight, torch.Tensor) and weight.dim() > 1
@@ -160,7 +168,7 @@ def _is_trained(view: GraphView, root: Reading) -> bool:
     return root.node.op == "call_module" and isinstance(view.module(str(root.node.target)), QATModule)
 
 
-def _kind(config: BackendPatternConfig, root: Reading) -> Kind:
+def _kind(config: BackendPatternConfig) -> Kind:
     if config._num_tensor_args_to_observation_type:
         # The original lets a tensor and a number share the input's observer, which spreads the input's scale over the
         # result's range: times 100 costs it two digits. Here the result has a range of its own.

@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from qfx.config import QConfig, observer_facts, reuses_input
 from qfx.graph import GraphView, Param
-from qfx.passes.annotate.inputs import activations
+from qfx.passes.annotate.inputs import activations, weight_and_bias
 from qfx.passes.annotate.instances import Found, Instance
 from qfx.qparams import product_scale
 from qfx.specs import Solution, Spec, SpecBook, Ticket
@@ -57,7 +57,7 @@ def place(view: GraphView, found: Found, fallback: QConfig | None) -> Sites:
         if instance is None:
             continue
         if node is instance.root:
-            if reuses_input(instance.qconfig) and not _is_observed(view, sites, node):
+            if reuses_input(instance.qconfig) and not _is_observed(view, sites, instance):
                 for member in instance.nodes:
                     found.of.pop(member, None)
                     found.reasons[member.name] = f"it reuses its input's parameters, and that has none ({instance.why})"
@@ -69,8 +69,9 @@ def place(view: GraphView, found: Found, fallback: QConfig | None) -> Sites:
     return sites
 
 
-def _is_observed(view: GraphView, sites: Sites, root: Node) -> bool:
-    return all(sites._carried.get(value, value) in sites.tickets for _, value in activations(view, root))
+def _is_observed(view: GraphView, sites: Sites, instance: Instance) -> bool:
+    inputs = activations(view, instance.root, instance.roles)
+    return all(sites._carried.get(value, value) in sites.tickets for _, value in inputs)
 
 
 def _inputs(view: GraphView, sites: Sites, instance: Instance, fallback: QConfig | None) -> None:
@@ -79,7 +80,7 @@ def _inputs(view: GraphView, sites: Sites, instance: Instance, fallback: QConfig
     if observer_facts(instance.qconfig.activation).scale is not None and fallback is not None:
         spec = _spec(fallback.activation)
     shared: list[Ticket] = []
-    for slot, value in activations(view, instance.root):
+    for slot, value in activations(view, instance.root, instance.roles):
         if reuses_input(instance.qconfig):
             spec = sites._specs[sites.tickets[sites._carried.get(value, value)]]
         ticket = _value(sites, instance, slot, value, spec, owner)
@@ -124,8 +125,7 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
     weight = sites.book.site(instance.root.name, "w", spec, owner=owner)
     bias = None
     if instance.root.op != "call_module":
-        reading = view.read(instance.root)
-        found, bias = reading.input("w"), reading.input("b")
+        found, bias = weight_and_bias(view, instance.root, instance.roles)
         node = found.node if isinstance(found, Param) else found
         assert isinstance(node, Node)
         sites.weights[node] = instance.qconfig.weight
@@ -150,7 +150,7 @@ def _output(view: GraphView, sites: Sites, instance: Instance) -> None:
         spec = _spec(instance.qconfig.activation)
         ticket = sites.book.output(anchor.name, spec, owner=owner)
     else:
-        _, first = next(activations(view, instance.root))
+        _, first = next(activations(view, instance.root, instance.roles))
         source = sites._carried.get(first, first)
         before = sites.edges.get((source, instance.root)) or sites.tickets[source]
         if view.read(instance.root).op.name in TUPLES:

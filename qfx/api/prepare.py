@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from qfx.api.modules import FusedGraphModule, ObservedGraphModule, QuantizedGraphModule
 from qfx.api.pause import no_collections
-from qfx.api.stages import PREPARE, PREPARE_QAT, with_passes
+from qfx.api.stages import prepare_stages, with_passes
 from qfx.capture import capture
 from qfx.config import (
     BackendConfig,
@@ -28,6 +28,7 @@ from qfx.graph.kept import state_bytes
 from qfx.graph.provenance import describe, merged
 from qfx.passes.annotate.backend import compiled
 from qfx.passes.annotate.choices import choice, choose
+from qfx.passes.annotate.inputs import weight_and_bias
 from qfx.passes.annotate.instances import Found, find
 from qfx.passes.annotate.sites import Sites, place
 from qfx.passes.annotate.tensors import not_float
@@ -165,7 +166,8 @@ def _prepared(
 ) -> ObservedGraphModule:
     mapping = _as(QConfigMapping, qconfig_mapping, "qconfig_mapping")
     custom = _as(PrepareCustomConfig, prepare_custom_config, "prepare_custom_config") or PrepareCustomConfig()
-    backend = _as(BackendConfig, backend_config, "backend_config") or get_default_backend_config()
+    given = _as(BackendConfig, backend_config, "backend_config")
+    backend = given or get_default_backend_config()
     if isinstance(model, ObservedGraphModule | QuantizedGraphModule):
         raise ConfigError(f"{caller} takes a float model; this {type(model).__mro__[1].__name__} is prepared already")
     if mapping is None:
@@ -183,7 +185,7 @@ def _prepared(
     choose(gm, mapping)
     _check_unused(gm, mapping, strict)
     context = Context.of(gm)
-    stages = PREPARE_QAT if training else PREPARE
+    stages = prepare_stages(given, is_qat=training)
     run_steps(gm, Pipeline("prepare", with_passes(stages, passes)).steps, context)
     found, sites = _annotate(context, backend, mapping, example_inputs)
     plan = _plan(found, sites) | {"bytes_before": state_bytes(model), "preserved": custom.preserved_attributes}
@@ -202,13 +204,14 @@ def _check_float32(view: GraphView, found: Found) -> None:
     for instance in found.of.values():
         if not instance.weighted:
             continue
-        reading, root = view.read(instance.root), instance.root
+        root = instance.root
         if root.op == "call_module":
             module: Any = view.module(str(root.target))
             name, weight = f"{root.target}.weight", getattr(module, "weight", None)
             weight = next(iter(module.children())).weight if weight is None else weight
         else:
-            name, weight = str(reading.input("w")), getattr(reading.input("w"), "tensor", None)
+            found_weight, _ = weight_and_bias(view, root, instance.roles)
+            name, weight = str(found_weight), getattr(found_weight, "tensor", None)
         if weight is not None and weight.dtype is not torch.float32:
             raise ModelStateError(
                 f"{name} is {weight.dtype}, and quantized kernels stand between float32 values; call model.float() "
@@ -302,7 +305,8 @@ def fuse_fx(
     Args:
         model: a module in eval mode; not changed.
         fuse_custom_config: attributes to keep.
-        backend_config: accepted for the original's sake; the fusions are the same for all backends.
+        backend_config: its fuser methods are run where its patterns match, before our own fusions, which are the same
+            for all backends.
         passes: your own passes by the stage they run after.
 
     Raises:
@@ -316,9 +320,9 @@ def fuse_fx(
         ['0']
     """
     custom = _as(FuseCustomConfig, fuse_custom_config, "fuse_custom_config") or FuseCustomConfig()
-    _as(BackendConfig, backend_config, "backend_config")
+    backend = _as(BackendConfig, backend_config, "backend_config")
     gm = capture(model, draft=True)
-    run_steps(gm, Pipeline("fuse", with_passes(PREPARE, passes)).steps)
+    run_steps(gm, Pipeline("fuse", with_passes(prepare_stages(backend), passes)).steps)
     _preserve(model, gm, custom.preserved_attributes)
     made = FusedGraphModule.adopt(gm)
     assert isinstance(made, FusedGraphModule)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from qfx.config import BackendConfig
 from qfx.errors import ConfigError
+from qfx.passes.fuse.backend import backend_fusions
 from qfx.passes.fuse.batch_norm import FOLD_BATCH_NORM
 from qfx.passes.fuse.intrinsic import FUSE_RELU
 from qfx.passes.fuse.padding import FOLD_PADDING
@@ -26,6 +28,15 @@ COLLECT: tuple[Step, ...] = (
 
 PREPARE: dict[str, tuple[Step, ...]] = {"normalize": tuple(NORMALIZE), "fuse": FUSE}
 PREPARE_QAT: dict[str, tuple[Step, ...]] = {"normalize": tuple(NORMALIZE), "fuse": COLLECT}
+
+
+def prepare_stages(backend: BackendConfig | None, *, is_qat: bool = False) -> dict[str, tuple[Step, ...]]:
+    """The stages with the fusions of a user's backend config, which come before our own."""
+    stages, rules = PREPARE_QAT if is_qat else PREPARE, backend_fusions(backend, is_qat=is_qat)
+    if not rules:
+        return stages
+    theirs = Pass("fuse backend patterns", rules, requires=_NORMALIZED, keep_misses=True)
+    return {**stages, "fuse": (theirs, *stages["fuse"])}
 
 
 def with_passes(stages: dict[str, tuple[Step, ...]], passes: dict[str, list[Step]] | None) -> tuple[Step, ...]:

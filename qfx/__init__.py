@@ -84,6 +84,10 @@ from qfx.config import get_x86_backend_config as get_x86_backend_config
 from qfx.config import per_channel_dynamic_qconfig as per_channel_dynamic_qconfig
 from qfx.config import qconfig_equals as qconfig_equals
 from qfx.eager import *  # noqa: F403  (listed in qfx.eager.__all__)
+from qfx.exported import allow_exported_model_train_eval as allow_exported_model_train_eval
+from qfx.exported import generate_numeric_debug_handle as generate_numeric_debug_handle
+from qfx.exported import move_exported_model_to_eval as move_exported_model_to_eval
+from qfx.exported import move_exported_model_to_train as move_exported_model_to_train
 from qfx.fake_quantize import *  # noqa: F403  (listed in qfx.fake_quantize.__all__)
 from qfx.observers import *  # noqa: F403  (the public observers, listed in qfx.observers.__all__)
 from qfx.passes import FunctionPass as FunctionPass

@@ -34,6 +34,7 @@ LAYERS = {
     "capture": 5,
     "api": 5,
     "eager": 5,
+    "exported": 5,
     "report": 5,
     "testing": 5,
 }

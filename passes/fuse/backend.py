@@ -70,7 +70,8 @@ def _rule(backend_pattern: BackendPattern, is_qat: bool) -> Rule:
             raise ConfigError(f"the fuser method of {backend_pattern.shown} returned {fused!r}, no module")
         extra = config._extra_inputs_getter
         inputs = (*root.args, *(extra(backend_pattern.matched(m)) if extra is not None else ()))
-        return configured_as(g.module(fused, *inputs, at=str(root.target), **root.kwargs), root)
+        named: dict[str, Any] = dict(root.kwargs)
+        return configured_as(g.module(fused, *inputs, at=str(root.target), **named), root)
 
     return fuse_backend_pattern
 

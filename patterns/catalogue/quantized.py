@@ -56,6 +56,19 @@ def module(op: Op) -> Pattern:
     return quantized_module
 
 
+def module_of_two(op: Op) -> Pattern:
+    """A module of two inputs (`op` is the class's opaque op), then clamps."""
+
+    @pattern
+    def quantized_module_of_two(  # type: ignore[no-untyped-def]
+        x, y, scale, zero_point, x_scale=None, x_zero_point=None, y_scale=None, y_zero=None
+    ):
+        z = op(ops.dequantize(x, x_scale, x_zero_point), ops.dequantize(y, y_scale, y_zero)).named("op")
+        return ops.quantize(clamps(z), scale, zero_point).named("out")
+
+    return quantized_module_of_two
+
+
 def binary(op: Op) -> Pattern:
     """An op of two tensors, then clamps."""
 

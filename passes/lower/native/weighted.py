@@ -40,6 +40,8 @@ MODULES: dict[type[nn.Module], tuple[str, Any, Any]] = {
     },
 }
 FUSED = (intrinsic.LinearReLU, intrinsic.ConvReLU1d, intrinsic.ConvReLU2d, intrinsic.ConvReLU3d)
+ADDED: tuple[type[nn.Module], ...] = (intrinsic.ConvAdd2d, intrinsic.ConvAddReLU2d)
+CONTAINERS = (*FUSED, *ADDED, intrinsic.LinearLeakyReLU, intrinsic.LinearTanh)
 
 
 # -- functions -----------------------------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ def module_parts(m: Match) -> tuple[Any, Any]:
 
 def _module_parts(m: Match) -> tuple[Any, Any]:
     module: Any = m.view.module(str(m.op.node.target))
-    return module, module[0] if type(module) in FUSED else module
+    return module, module[0] if type(module) in CONTAINERS else module
 
 
 def module_site(m: Match) -> KernelSite | Reject:

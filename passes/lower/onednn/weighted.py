@@ -13,9 +13,11 @@ from qfx import ops
 from qfx.kernels import onednn
 from qfx.kernels.kernel import KernelSite
 from qfx.kernels.onednn.kernels import WEIGHTED as KERNELS
+from qfx.nn import intrinsic
 from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
-from qfx.passes.lower.native.weighted import FUSED, MODULES, function_site, module_parts, module_site
+from qfx.passes.lower.native.onednn_only import same_shape
+from qfx.passes.lower.native.weighted import ADDED, FUSED, MODULES, function_site, module_parts, module_site
 from qfx.passes.lower.site import constant
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
@@ -121,6 +123,33 @@ def _with_add(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
     return lower_weighted_add
 
 
+def _relu_of(m: Match) -> Bounds:
+    """The clamps after a fused addition, its own relu first."""
+    inside = Bounds(0.0) if type(module_parts(m)[0]) is intrinsic.ConvAddReLU2d else Bounds()
+    return inside.then(bounds(m)).beyond(*output(m))
+
+
+def _relu_or_nothing(m: Match) -> bool | Reject:
+    rest = _relu_of(m)
+    return (rest.high is None and rest.low in (None, 0.0)) or Reject("onednn's sum takes no clamp but relu", m.op.node)
+
+
+def _fused_addition(cls: type[nn.Module]) -> Rule:
+    guards = (per_tensor_output, constant_clamps, _supported(module_site, add=True), same_shape, _relu_or_nothing)
+
+    @rule(shapes.module_of_two(opaque(cls)), where=guards)
+    def lower_fused_addition(m: Match, g: Rewriter) -> Node:
+        site = module_site(m)
+        assert isinstance(site, KernelSite)
+        kernel = KERNELS[site.op]
+        packed = g.packed(kernel.pack(site, *_module_weight(m)))
+        how = {"relu": True} if _relu_of(m).low is not None else {}
+        layer, other = (m.x, m.x_scale, m.x_zero_point, packed), (m.y, m.y_scale, m.y_zero)
+        return g.integer(g.call(kernel.with_add, *layer, *other, m.scale, m.zero_point, **how), f"{kernel.name}_add")
+
+    return lower_fused_addition
+
+
 _OPS: tuple[Op, ...] = (ops.linear, ops.conv1d, ops.conv2d, ops.conv3d)
 _CLASSES: tuple[type[nn.Module], ...] = tuple(cls for cls, (op, _, _) in MODULES.items() if op in KERNELS)
 WEIGHTED_RULES: tuple[Rule, ...] = (
@@ -130,6 +159,7 @@ WEIGHTED_RULES: tuple[Rule, ...] = (
         for cls in _CLASSES
         if MODULES[cls][0] in ("linear", "conv2d")
     ),
+    *map(_fused_addition, ADDED),
     *(_alone(shapes.weighted_function(op), function_site, _function_weight) for op in _OPS),
     *(_alone(shapes.module(opaque(cls)), module_site, _module_weight) for cls in (*_CLASSES, *FUSED)),
 )

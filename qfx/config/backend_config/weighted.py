@@ -48,7 +48,8 @@ def fused(
     pattern: Pattern, dtypes: DTypes, into: type[nn.Module], fuser: Callable[..., Any] | None = None
 ) -> BackendPatternConfig:
     """Return a pattern that becomes one module; by default a container of the two it is made of."""
-    return config(pattern, dtypes).set_fused_module(into).set_fuser_method(fuser or fusers.sequential(into))
+    container: Any = into
+    return config(pattern, dtypes).set_fused_module(into).set_fuser_method(fuser or fusers.sequential(container))
 
 
 def function(function: Callable[..., Any], dtypes: DTypes) -> BackendPatternConfig:

@@ -24,7 +24,7 @@ _CONV_BN_RELU: dict[Any, Any] = dict(
 )
 
 
-def fuse_conv_bn(is_qat: bool, conv: nn.Module, bn: nn.Module) -> nn.Module:
+def fuse_conv_bn(is_qat: bool, conv: Any, bn: Any) -> nn.Module:
     """Fuse a convolution and its batch norm: a ``ConvBn`` container for training, else a new convolution.
 
     Args:
@@ -43,12 +43,12 @@ def fuse_conv_bn(is_qat: bool, conv: nn.Module, bn: nn.Module) -> nn.Module:
     """
     _same_mode(conv, bn)
     if not is_qat:
-        return fuse_conv_bn_eval(conv, bn)  # type: ignore[type-var]
+        return fuse_conv_bn_eval(conv, bn)  # type: ignore[no-any-return]
     _foldable(bn, conv.out_channels)
     return _container(_CONV_BN, "train", conv, bn)
 
 
-def fuse_conv_bn_relu(is_qat: bool, conv: nn.Module, bn: nn.Module, relu: nn.Module) -> nn.Module:
+def fuse_conv_bn_relu(is_qat: bool, conv: Any, bn: Any, relu: Any) -> nn.Module:
     """Fuse a convolution, its batch norm and a relu: ``ConvBnReLU`` for training, else ``ConvReLU``.
 
     Raises:
@@ -61,11 +61,11 @@ def fuse_conv_bn_relu(is_qat: bool, conv: nn.Module, bn: nn.Module, relu: nn.Mod
         return _container(_CONV_BN_RELU, "train", conv, bn, relu)
     if type(conv) not in _CONV_RELU:
         raise FusionError(f"Cannot fuse eval modules: {(conv, bn, relu)}")
-    folded: nn.Module = fuse_conv_bn_eval(conv, bn)  # type: ignore[type-var]
+    folded: nn.Module = fuse_conv_bn_eval(conv, bn)
     return _container(_CONV_RELU, "eval", folded, relu)
 
 
-def fuse_linear_bn(is_qat: bool, linear: nn.Module, bn: nn.Module) -> nn.Module:
+def fuse_linear_bn(is_qat: bool, linear: Any, bn: Any) -> nn.Module:
     """Fuse a linear layer and its batch norm: ``LinearBn1d`` for training, else a new linear layer.
 
     Raises:
@@ -73,12 +73,12 @@ def fuse_linear_bn(is_qat: bool, linear: nn.Module, bn: nn.Module) -> nn.Module:
     """
     _same_mode(linear, bn)
     if not is_qat:
-        return fuse_linear_bn_eval(linear, bn)  # type: ignore[type-var]
+        return fuse_linear_bn_eval(linear, bn)  # type: ignore[no-any-return]
     _foldable(bn, linear.out_features)
     return fused.LinearBn1d(linear, bn)
 
 
-def fuse_convtranspose_bn(is_qat: bool, convt: nn.Module, bn: nn.Module) -> nn.Module:
+def fuse_convtranspose_bn(is_qat: bool, convt: Any, bn: Any) -> nn.Module:
     """Fold a batch norm into a new transposed convolution.
 
     Raises:
@@ -88,10 +88,10 @@ def fuse_convtranspose_bn(is_qat: bool, convt: nn.Module, bn: nn.Module) -> nn.M
     _same_mode(convt, bn)
     if is_qat:
         raise FusionError("Fusing ConvTranspose+BatchNorm not yet supported in QAT: there is no module to train")
-    return fuse_conv_bn_eval(convt, bn, transpose=True)  # type: ignore[type-var]
+    return fuse_conv_bn_eval(convt, bn, transpose=True)  # type: ignore[no-any-return]
 
 
-def fuse_linear_bn_leaky_relu(is_qat: bool, linear: nn.Module, bn: nn.Module, leaky_relu: nn.Module) -> nn.Module:
+def fuse_linear_bn_leaky_relu(is_qat: bool, linear: Any, bn: Any, leaky_relu: Any) -> nn.Module:
     """Fuse a linear layer, its batch norm and a leaky relu into ``LinearLeakyReLU``.
 
     Raises:
@@ -105,14 +105,14 @@ def fuse_linear_bn_leaky_relu(is_qat: bool, linear: nn.Module, bn: nn.Module, le
 
 
 @cache
-def sequential(container: type[nn.Module]) -> Callable[[bool, nn.Module, nn.Module], nn.Module]:
+def sequential(container: Any) -> Callable[[bool, nn.Module, nn.Module], nn.Module]:
     """Return the fuser method that puts two modules into a container of this class, for training and after it.
 
     One function a class, so that configurations made twice are equal.
     """
 
     def put_into_one(is_qat: bool, first: nn.Module, second: nn.Module) -> nn.Module:
-        return container(first, second)
+        return container(first, second)  # type: ignore[no-any-return]
 
     return put_into_one
 

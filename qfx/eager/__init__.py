@@ -10,14 +10,7 @@ from qfx.eager.convert import convert
 from qfx.eager.custom import get_default_custom_config_dict
 from qfx.eager.flows import default_eval_fn, quantize, quantize_dynamic, quantize_qat
 from qfx.eager.fuse import fuse_known_modules, fuse_modules, fuse_modules_qat
-from qfx.eager.fusers import (
-    fuse_conv_bn,
-    fuse_conv_bn_relu,
-    fuse_convtranspose_bn,
-    fuse_linear_bn,
-    get_fuser_method,
-    get_fuser_method_new,
-)
+from qfx.eager.fusers import get_fuser_method, get_fuser_method_new
 from qfx.eager.mappings import (
     DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
     DEFAULT_DYNAMIC_SPARSE_QUANT_MODULE_MAPPINGS,
@@ -46,6 +39,7 @@ from qfx.eager.mappings import (
 from qfx.eager.prepare import add_quant_dequant, prepare, prepare_qat
 from qfx.eager.propagate import propagate_qconfig_
 from qfx.eager.swap import swap_module
+from qfx.nn.intrinsic.fusers import fuse_conv_bn, fuse_conv_bn_relu, fuse_convtranspose_bn, fuse_linear_bn
 from qfx.nn.stubs import DeQuantStub, QuantStub, QuantWrapper
 
 __all__ = [

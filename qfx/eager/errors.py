@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from qfx.errors import ConfigError, ModelStateError
-
-
-class ModuleStateError(ModelStateError, AssertionError):
-    """A module is in the wrong mode, on several devices or without what the step needs."""
+from qfx.errors import ConfigError
+from qfx.nn.errors import FusionError as FusionError
+from qfx.nn.errors import ModuleStateError as ModuleStateError
 
 
 class NoCounterpartError(ConfigError, AssertionError):
     """A table has no fused or quantized form of this class."""
-
-
-class FusionError(ConfigError, NotImplementedError):
-    """These modules have no fused form."""
 
 
 class UnknownDtypeError(ConfigError, RuntimeError):

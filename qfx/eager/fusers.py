@@ -2,133 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
-from torch.nn.utils import parametrize
 
 from qfx.config.backend_config import MatchAllNode
-from qfx.eager.errors import FusionError, ModuleStateError, NoCounterpartError
+from qfx.eager.errors import NoCounterpartError
 from qfx.nn import intrinsic as nni
-from qfx.nn.folding import fold_modules
-
-_CONV_BN = {nn.Conv1d: nni.ConvBn1d, nn.Conv2d: nni.ConvBn2d, nn.Conv3d: nni.ConvBn3d}
-_CONV_BN_RELU = {nn.Conv1d: nni.ConvBnReLU1d, nn.Conv2d: nni.ConvBnReLU2d, nn.Conv3d: nni.ConvBnReLU3d}
-_CONV_RELU = {nn.Conv1d: nni.ConvReLU1d, nn.Conv2d: nni.ConvReLU2d, nn.Conv3d: nni.ConvReLU3d}
-
-
-def fuse_conv_bn(is_qat: bool, conv: Any, bn: Any) -> Any:
-    """Fuse a convolution and its batch norm.
-
-    Args:
-        is_qat: for training: keep both in a container of ``qfx.nn.intrinsic``. Otherwise fold the batch norm, in
-            evaluation mode, into a copy of the convolution.
-        conv: ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d``.
-        bn: the batch norm of that dimension.
-
-    Raises:
-        ModuleStateError: the two are in different modes, in training mode without ``is_qat``, or do not fit.
-        FusionError: there is no container for this convolution.
-
-    Example:
-        >>> type(fuse_conv_bn(False, nn.Conv2d(3, 8, 1).eval(), nn.BatchNorm2d(8).eval())).__name__
-        'Conv2d'
-    """
-    _check_modes("Conv and BN", conv, bn)
-    if not is_qat:
-        return _folded(conv, bn)
-    _check_trainable(bn, conv.out_channels)
-    return _contained(_CONV_BN, "train", conv, bn)
-
-
-def fuse_conv_bn_relu(is_qat: bool, conv: Any, bn: Any, relu: Any) -> Any:
-    """Fuse a convolution, its batch norm and a relu into a container; see :func:`fuse_conv_bn`.
-
-    Without ``is_qat`` the batch norm is folded into a copy of the convolution first.
-    """
-    _check_modes("Conv, BN and ReLU", conv, bn, relu)
-    if not is_qat:
-        _container(_CONV_RELU, "eval", conv, bn, relu)
-        return _contained(_CONV_RELU, "eval", _folded(conv, bn), relu)
-    _check_trainable(bn, conv.out_channels)
-    return _contained(_CONV_BN_RELU, "train", conv, bn, relu)
-
-
-def fuse_linear_bn(is_qat: bool, linear: Any, bn: Any) -> Any:
-    """Fuse a linear layer and its ``nn.BatchNorm1d``; see :func:`fuse_conv_bn`."""
-    _check_modes("Linear and BN", linear, bn)
-    if not is_qat:
-        return _folded(linear, bn)
-    _check_trainable(bn, linear.out_features)
-    return nni.LinearBn1d(linear, bn)
-
-
-def fuse_convtranspose_bn(is_qat: bool, convt: Any, bn: Any) -> Any:
-    """Fold a batch norm into a copy of the transposed convolution before it; both in evaluation mode.
-
-    Raises:
-        ModuleStateError: another mode.
-        FusionError: ``is_qat``: there is no such module for training.
-    """
-    _check_modes("ConvTranspose and BN", convt, bn)
-    if is_qat:
-        raise FusionError("Fusing ConvTranspose+BatchNorm not yet supported in QAT; leave the two apart in training")
-    return _folded(convt, bn)
-
-
-def pair(container: Any) -> Callable[..., Any]:
-    """The fuser method that puts two modules into a container, in training or not."""
-
-    def fuse_pair(is_qat: bool, m1: Any, m2: Any) -> Any:
-        return container(m1, m2)
-
-    return fuse_pair
-
-
-def _check_modes(names: str, *modules: Any) -> None:
-    if len({module.training for module in modules}) > 1:
-        raise ModuleStateError(f"{names} all must be in the same mode (train or eval).")
-
-
-def _check_trainable(bn: Any, channels: int) -> None:
-    name = type(bn).__name__
-    if bn.num_features != channels:
-        raise ModuleStateError(f"Output channels must match num_features of {name}: {channels} and {bn.num_features}")
-    if not bn.affine:
-        raise ModuleStateError(f"Only support fusing {name} with affine set to True")
-    if not bn.track_running_stats:
-        raise ModuleStateError(f"Only support fusing {name} with tracking_running_stats set to True")
-
-
-def _container(containers: Mapping[Any, Any], mode: str, *modules: Any) -> Any:
-    found = containers.get(type(modules[0]))
-    if found is None:
-        raise FusionError(f"Cannot fuse {mode} modules: {modules}")
-    return found
-
-
-def _contained(containers: Mapping[Any, Any], mode: str, *modules: Any) -> Any:
-    return _container(containers, mode, *modules)(*modules)
-
-
-def _folded(weighted: Any, bn: Any) -> Any:
-    if weighted.training:
-        raise ModuleStateError(
-            f"Fusion only for eval! The {type(weighted).__name__} and its {type(bn).__name__} are in training mode; "
-            "call model.eval(), or fuse_modules_qat for training"
-        )
-    weight, bias = fold_modules(weighted, bn)
-    made = copy.deepcopy(weighted)
-    for name, folded in (("weight", weight), ("bias", bias)):
-        before = getattr(weighted, name)
-        if parametrize.is_parametrized(made, name):
-            parametrize.remove_parametrizations(made, name)
-        setattr(made, name, nn.Parameter(folded, requires_grad=before is not None and before.requires_grad))
-    return made
-
+from qfx.nn.intrinsic.fusers import fuse_conv_bn, fuse_conv_bn_relu, fuse_convtranspose_bn, fuse_linear_bn, pair
 
 DEFAULT_FUSER_METHODS: dict[tuple[Any, ...], Callable[..., Any]] = {
     (nn.Conv1d, nn.BatchNorm1d): fuse_conv_bn,

@@ -9,7 +9,6 @@ from qfx.eager.fuse import fuse_list as _fuse_modules_helper
 from qfx.eager.fuse import get_module as _get_module
 from qfx.eager.fuse import set_module as _set_module
 from qfx.eager.fusers import DEFAULT_FUSER_METHODS as _DEFAULT_OP_LIST_TO_FUSER_METHOD
-from qfx.eager.fusers import pair as _sequential_wrapper2
 from qfx.eager.fusers import rows_for as _get_valid_patterns
 from qfx.eager.hooks import observe_input as _observer_forward_pre_hook
 from qfx.eager.hooks import observe_output as _observer_forward_hook
@@ -24,6 +23,7 @@ from qfx.eager.observe import remove_qconfig as _remove_qconfig
 from qfx.eager.places import devices_of as _get_unique_devices_
 from qfx.eager.places import devices_of as get_unique_devices_
 from qfx.fake_quantize.recognize import is_activation_post_process
+from qfx.nn.intrinsic.fusers import pair as _sequential_wrapper2
 
 __all__ = [
     "_DEFAULT_OP_LIST_TO_FUSER_METHOD",

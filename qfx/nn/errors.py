@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qfx.errors import ConfigError, KernelError
+from qfx.errors import ConfigError, KernelError, ModelStateError
 
 
 class InputError(KernelError, ValueError):
@@ -22,5 +22,9 @@ class WeightTypeError(ConfigError, AssertionError, RuntimeError):
     """Dynamic quantization was asked for a weight that is neither int8 nor float16, or that has no such kernel."""
 
 
-class FusionError(ModuleTypeError, NotImplementedError):
-    """A fuser method got modules there is no fused form of."""
+class ModuleStateError(ModelStateError, AssertionError):
+    """A module is in the wrong mode, on several devices or without what the step needs."""
+
+
+class FusionError(ConfigError, NotImplementedError):
+    """These modules have no fused form."""

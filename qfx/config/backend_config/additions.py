@@ -41,7 +41,7 @@ class _Order:
     def _addition(self, matched: Any) -> Any:
         return matched[1] if self.relu else matched
 
-    def fuser(self, is_qat: bool, *modules: Any) -> nn.Module:
+    def fuser(self, is_qat: bool, *modules: Any) -> Any:
         """The fuser method."""
         addition = self._addition(modules)
         relu = modules[0] if self.relu else None

@@ -49,7 +49,7 @@ def fused(
 ) -> BackendPatternConfig:
     """Return a pattern that becomes one module; by default a container of the two it is made of."""
     container: Any = into
-    return config(pattern, dtypes).set_fused_module(into).set_fuser_method(fuser or fusers.sequential(container))
+    return config(pattern, dtypes).set_fused_module(into).set_fuser_method(fuser or fusers.pair(container))
 
 
 def function(function: Callable[..., Any], dtypes: DTypes) -> BackendPatternConfig:

@@ -1,123 +1,101 @@
-"""Fuser methods: functions ``(is_qat, *modules) -> module`` that put modules which follow each other into one.
+"""Fuser methods: functions ``(is_qat, *modules) -> module`` that make one module of several that follow each other.
 
-For training, modules are kept side by side in a container; after it, batch norm is folded into the weight before it.
-Modules that were given are not changed.
+For training, modules are kept side by side in a container; after it, batch norm is folded into a copy of the layer
+before it. Eager mode and backend configs use the same ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils import parametrize
 
-from qfx.nn.errors import FusionError, ModuleTypeError
-from qfx.nn.intrinsic import fused
+from qfx.nn.errors import FusionError, ModuleStateError
+from qfx.nn.folding import fold_modules
+from qfx.nn.intrinsic import fused as nni
 
-_CONVS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_CONV_BN: dict[Any, Any] = dict(zip(_CONVS, (fused.ConvBn1d, fused.ConvBn2d, fused.ConvBn3d), strict=True))
-_CONV_RELU: dict[Any, Any] = dict(zip(_CONVS, (fused.ConvReLU1d, fused.ConvReLU2d, fused.ConvReLU3d), strict=True))
-_CONV_BN_RELU: dict[Any, Any] = dict(
-    zip(_CONVS, (fused.ConvBnReLU1d, fused.ConvBnReLU2d, fused.ConvBnReLU3d), strict=True)
-)
+_CONV_BN = {nn.Conv1d: nni.ConvBn1d, nn.Conv2d: nni.ConvBn2d, nn.Conv3d: nni.ConvBn3d}
+_CONV_BN_RELU = {nn.Conv1d: nni.ConvBnReLU1d, nn.Conv2d: nni.ConvBnReLU2d, nn.Conv3d: nni.ConvBnReLU3d}
+_CONV_RELU = {nn.Conv1d: nni.ConvReLU1d, nn.Conv2d: nni.ConvReLU2d, nn.Conv3d: nni.ConvReLU3d}
 
 
-def fuse_conv_bn(is_qat: bool, conv: Any, bn: Any) -> nn.Module:
-    """Fuse a convolution and its batch norm: a ``ConvBn`` container for training, else a new convolution.
+def fuse_conv_bn(is_qat: bool, conv: Any, bn: Any) -> Any:
+    """Fuse a convolution and its batch norm.
 
     Args:
-        is_qat: for training; else both are in eval mode.
-        conv: ``nn.Conv1d``, ``Conv2d`` or ``Conv3d``.
-        bn: the batch norm of as many dimensions.
+        is_qat: for training: keep both in a container of ``qfx.nn.intrinsic``. Otherwise fold the batch norm, in
+            evaluation mode, into a copy of the convolution.
+        conv: ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d``.
+        bn: the batch norm of that dimension.
 
     Raises:
-        ModuleTypeError: the two are in different modes, or the batch norm cannot be folded.
-        FusionError: no container for such a convolution.
+        ModuleStateError: the two are in different modes, in training mode without ``is_qat``, or do not fit.
+        FusionError: there is no container for this convolution.
 
     Example:
-        >>> conv, bn = nn.Conv2d(3, 4, 1).eval(), nn.BatchNorm2d(4).eval()
-        >>> type(fuse_conv_bn(False, conv, bn)).__name__, type(fuse_conv_bn(True, conv, bn)).__name__
-        ('Conv2d', 'ConvBn2d')
+        >>> type(fuse_conv_bn(False, nn.Conv2d(3, 8, 1).eval(), nn.BatchNorm2d(8).eval())).__name__
+        'Conv2d'
     """
-    _same_mode(conv, bn)
+    _check_modes("Conv and BN", conv, bn)
     if not is_qat:
-        return fuse_conv_bn_eval(conv, bn)  # type: ignore[no-any-return]
-    _foldable(bn, conv.out_channels)
-    return _container(_CONV_BN, "train", conv, bn)
+        return _folded(conv, bn)
+    _check_trainable(bn, conv.out_channels)
+    return _contained(_CONV_BN, "train", conv, bn)
 
 
-def fuse_conv_bn_relu(is_qat: bool, conv: Any, bn: Any, relu: Any) -> nn.Module:
-    """Fuse a convolution, its batch norm and a relu: ``ConvBnReLU`` for training, else ``ConvReLU``.
+def fuse_conv_bn_relu(is_qat: bool, conv: Any, bn: Any, relu: Any) -> Any:
+    """Fuse a convolution, its batch norm and a relu into a container; see :func:`fuse_conv_bn`.
 
-    Raises:
-        ModuleTypeError: the three are in different modes, or the batch norm cannot be folded.
-        FusionError: no container for such a convolution.
+    Without ``is_qat`` the batch norm is folded into a copy of the convolution first.
     """
-    _same_mode(conv, bn, relu)
-    if is_qat:
-        _foldable(bn, conv.out_channels)
-        return _container(_CONV_BN_RELU, "train", conv, bn, relu)
-    if type(conv) not in _CONV_RELU:
-        raise FusionError(f"Cannot fuse eval modules: {(conv, bn, relu)}")
-    folded: nn.Module = fuse_conv_bn_eval(conv, bn)
-    return _container(_CONV_RELU, "eval", folded, relu)
-
-
-def fuse_linear_bn(is_qat: bool, linear: Any, bn: Any) -> nn.Module:
-    """Fuse a linear layer and its batch norm: ``LinearBn1d`` for training, else a new linear layer.
-
-    Raises:
-        ModuleTypeError: the two are in different modes, or the batch norm cannot be folded.
-    """
-    _same_mode(linear, bn)
+    _check_modes("Conv, BN and ReLU", conv, bn, relu)
     if not is_qat:
-        return fuse_linear_bn_eval(linear, bn)  # type: ignore[no-any-return]
-    _foldable(bn, linear.out_features)
-    return fused.LinearBn1d(linear, bn)
+        _container(_CONV_RELU, "eval", conv, bn, relu)
+        return _contained(_CONV_RELU, "eval", _folded(conv, bn), relu)
+    _check_trainable(bn, conv.out_channels)
+    return _contained(_CONV_BN_RELU, "train", conv, bn, relu)
 
 
-def fuse_convtranspose_bn(is_qat: bool, convt: Any, bn: Any) -> nn.Module:
-    """Fold a batch norm into a new transposed convolution.
+def fuse_linear_bn(is_qat: bool, linear: Any, bn: Any) -> Any:
+    """Fuse a linear layer and its ``nn.BatchNorm1d``; see :func:`fuse_conv_bn`."""
+    _check_modes("Linear and BN", linear, bn)
+    if not is_qat:
+        return _folded(linear, bn)
+    _check_trainable(bn, linear.out_features)
+    return nni.LinearBn1d(linear, bn)
+
+
+def fuse_convtranspose_bn(is_qat: bool, convt: Any, bn: Any) -> Any:
+    """Fold a batch norm into a copy of the transposed convolution before it; both in evaluation mode.
 
     Raises:
-        ModuleTypeError: the two are in different modes.
-        FusionError: for training, where there is no container.
+        ModuleStateError: another mode.
+        FusionError: ``is_qat``: there is no such module for training.
     """
-    _same_mode(convt, bn)
+    _check_modes("ConvTranspose and BN", convt, bn)
     if is_qat:
-        raise FusionError("Fusing ConvTranspose+BatchNorm not yet supported in QAT: there is no module to train")
-    return fuse_conv_bn_eval(convt, bn, transpose=True)  # type: ignore[no-any-return]
+        raise FusionError("Fusing ConvTranspose+BatchNorm not yet supported in QAT; leave the two apart in training")
+    return _folded(convt, bn)
 
 
-def fuse_linear_bn_leaky_relu(is_qat: bool, linear: Any, bn: Any, leaky_relu: Any) -> nn.Module:
-    """Fuse a linear layer, its batch norm and a leaky relu into ``LinearLeakyReLU``.
+def fuse_linear_bn_leaky_relu(is_qat: bool, linear: Any, bn: Any, leaky_relu: Any) -> Any:
+    """Fuse a linear layer, its ``nn.BatchNorm1d`` and a leaky relu into ``LinearLeakyReLU``; see :func:`fuse_conv_bn`.
 
     Raises:
-        ModuleTypeError: the three are in different modes.
-        FusionError: for training, where there is no container, or another layer than ``nn.Linear``.
+        ModuleStateError: they are in different modes, or in training mode.
+        FusionError: ``is_qat``, or another layer than ``nn.Linear``: there is no container.
     """
-    _same_mode(linear, bn, leaky_relu)
+    _check_modes("Linear, BN and LeakyReLU", linear, bn, leaky_relu)
     if is_qat or type(linear) is not nn.Linear:
         raise FusionError(f"Cannot fuse {'train' if is_qat else 'eval'} modules: {(linear, bn, leaky_relu)}")
-    return fused.LinearLeakyReLU(fuse_linear_bn_eval(linear, bn), leaky_relu)
+    return nni.LinearLeakyReLU(_folded(linear, bn), leaky_relu)
 
 
-@cache
-def sequential(container: Any) -> Callable[[bool, nn.Module, nn.Module], nn.Module]:
-    """Return the fuser method that puts two modules into a container of this class, for training and after it.
-
-    One function a class, so that configurations made twice are equal.
-    """
-
-    def put_into_one(is_qat: bool, first: nn.Module, second: nn.Module) -> nn.Module:
-        return container(first, second)  # type: ignore[no-any-return]
-
-    return put_into_one
-
-
-def fuse_conv_add(conv: Any, add: Any, relu: nn.Module | None, *, is_qat: bool) -> nn.Module:
+def fuse_conv_add(conv: Any, add: Any, relu: nn.Module | None, *, is_qat: bool) -> Any:
     """Fuse a 2-d convolution and the addition of another tensor, with or without relu.
 
     Args:
@@ -133,29 +111,57 @@ def fuse_conv_add(conv: Any, add: Any, relu: nn.Module | None, *, is_qat: bool) 
         bn, layer = conv
         if is_qat:
             raise FusionError(f"Cannot fuse train modules: {(layer, bn, add)}")
-        conv = fuse_conv_bn_eval(layer, bn)
-    return fused.ConvAdd2d(conv, add) if relu is None else fused.ConvAddReLU2d(conv, add, relu)
+        conv = _folded(layer, bn)
+    return nni.ConvAdd2d(conv, add) if relu is None else nni.ConvAddReLU2d(conv, add, relu)
 
 
-def _same_mode(*modules: nn.Module) -> None:
+@cache
+def pair(container: Any) -> Callable[..., Any]:
+    """The fuser method that puts two modules into a container, in training or not; one function a class."""
+
+    def fuse_pair(is_qat: bool, m1: Any, m2: Any) -> Any:
+        return container(m1, m2)
+
+    return fuse_pair
+
+
+def _check_modes(names: str, *modules: Any) -> None:
     if len({module.training for module in modules}) > 1:
-        names = ", ".join(f"{type(m).__name__} ({'train' if m.training else 'eval'})" for m in modules)
-        raise ModuleTypeError(f"modules to be fused must be in the same mode (train or eval), got {names}")
+        raise ModuleStateError(f"{names} all must be in the same mode (train or eval).")
 
 
-def _foldable(bn: Any, channels: Any) -> None:
-    kind = type(bn).__name__
+def _check_trainable(bn: Any, channels: int) -> None:
+    name = type(bn).__name__
     if bn.num_features != channels:
-        raise ModuleTypeError(
-            f"Output channel of the layer must match num_features of {kind}: {channels} is not {bn.num_features}"
+        raise ModuleStateError(f"Output channels must match num_features of {name}: {channels} and {bn.num_features}")
+    if not bn.affine:
+        raise ModuleStateError(f"Only support fusing {name} with affine set to True")
+    if not bn.track_running_stats:
+        raise ModuleStateError(f"Only support fusing {name} with tracking_running_stats set to True")
+
+
+def _container(containers: Mapping[Any, Any], mode: str, *modules: Any) -> Any:
+    found = containers.get(type(modules[0]))
+    if found is None:
+        raise FusionError(f"Cannot fuse {mode} modules: {modules}")
+    return found
+
+
+def _contained(containers: Mapping[Any, Any], mode: str, *modules: Any) -> Any:
+    return _container(containers, mode, *modules)(*modules)
+
+
+def _folded(weighted: Any, bn: Any) -> Any:
+    if weighted.training:
+        raise ModuleStateError(
+            f"Fusion only for eval! The {type(weighted).__name__} and its {type(bn).__name__} are in training mode; "
+            "call model.eval(), or fuse_modules_qat for training"
         )
-    for name in ("affine", "track_running_stats"):
-        if not getattr(bn, name):
-            raise ModuleTypeError(f"Only support fusing {kind} with {name} set to True")
-
-
-def _container(classes: dict[Any, Any], mode: str, first: nn.Module, *rest: nn.Module) -> nn.Module:
-    made = classes.get(type(first))
-    if made is None:
-        raise FusionError(f"Cannot fuse {mode} modules: {(first, *rest)}")
-    return made(first, *rest)  # type: ignore[no-any-return]
+    weight, bias = fold_modules(weighted, bn)
+    made = copy.deepcopy(weighted)
+    for name, folded in (("weight", weight), ("bias", bias)):
+        before = getattr(weighted, name)
+        if parametrize.is_parametrized(made, name):
+            parametrize.remove_parametrizations(made, name)
+        setattr(made, name, nn.Parameter(folded, requires_grad=before is not None and before.requires_grad))
+    return made

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from qfx.nn import intrinsic
-from qfx.nn.errors import FusionError, ModuleTypeError
+from qfx.nn.errors import FusionError, ModuleStateError
 from qfx.nn.intrinsic import fusers
 
 SHAPES = {1: (2, 3, 5), 2: (2, 3, 5, 5), 3: (2, 3, 4, 4, 4)}
@@ -70,21 +70,21 @@ def test_additions(relu: nn.Module | None, with_norm: bool) -> None:
 
 
 def test_two_modules_side_by_side() -> None:
-    fuse = fusers.sequential(intrinsic.LinearReLU)
-    assert fusers.sequential(intrinsic.LinearReLU) is fuse
+    fuse = fusers.pair(intrinsic.LinearReLU)
+    assert fusers.pair(intrinsic.LinearReLU) is fuse
     assert type(fuse(True, nn.Linear(1, 1), nn.ReLU())) is intrinsic.LinearReLU
 
 
 @pytest.mark.parametrize(
     ("modules", "error", "reason"),
     [
-        ((nn.Conv2d(1, 1, 1).eval(), nn.BatchNorm2d(1)), ModuleTypeError, r"same mode .* Conv2d \(eval\)"),
-        ((nn.Conv2d(1, 2, 1), nn.BatchNorm2d(1)), ModuleTypeError, "2 is not 1"),
-        ((nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, affine=False)), ModuleTypeError, "affine set to True"),
+        ((nn.Conv2d(1, 1, 1).eval(), nn.BatchNorm2d(1)), ModuleStateError, "Conv and BN all must be in the same mode"),
+        ((nn.Conv2d(1, 2, 1), nn.BatchNorm2d(1)), ModuleStateError, "num_features of BatchNorm2d: 2 and 1"),
+        ((nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, affine=False)), ModuleStateError, "affine set to True"),
         (
             (nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, track_running_stats=False)),
-            ModuleTypeError,
-            "track_running_stats set to True",
+            ModuleStateError,
+            "tracking_running_stats set to True",
         ),
         ((nn.ConvTranspose2d(1, 1, 1), nn.BatchNorm2d(1)), FusionError, "Cannot fuse train modules"),
     ],
@@ -98,3 +98,8 @@ def test_no_container_after_training() -> None:
     odd = (nn.ConvTranspose2d(1, 1, 1).eval(), nn.BatchNorm2d(1).eval(), nn.ReLU().eval())
     with pytest.raises(FusionError, match="Cannot fuse eval modules"):
         fusers.fuse_conv_bn_relu(False, *odd)
+
+
+def test_folding_needs_evaluation_mode() -> None:
+    with pytest.raises(ModuleStateError, match="Fusion only for eval"):
+        fusers.fuse_conv_bn(False, nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))

@@ -7,25 +7,16 @@ from typing import Any
 from torch import nn
 
 from qfx import ops
-from qfx.nn import qat
-from qfx.nn.intrinsic import qat as fused
 from qfx.passes.annotate.instances import Found
 from qfx.passes.observe import KEY as OBSERVES
 from qfx.passes.pipeline import Context
-
-_CLASSES: tuple[Any, ...] = (
-    *(getattr(qat, name) for name in ("Conv1d", "Conv2d", "Conv3d", "Linear", "Embedding", "EmbeddingBag")),
-    *(each for each in (getattr(fused, name) for name in fused.__all__) if isinstance(each, type)),
-)
-TRAINED: dict[type[nn.Module], Any] = {made._FLOAT_MODULE: made for made in _CLASSES}
-"""Float class (or container) -> the class that trains in its place."""
 
 
 def train_weights(context: Context, found: Found) -> int:
     """Swap the module of every weighted instance; returns how many.
 
-    A module without a class for training (a transposed convolution) stays; its weight is rounded at conversion only, as
-    are weights of functions, which pass through a fake-quantize module of their own.
+    The backend names the class that trains in a module's place. A module without one (a transposed convolution) stays;
+    its weight is rounded at conversion only. Weights of functions pass through a fake-quantize module of their own.
     """
     paths: dict[nn.Module, list[str]] = {}
     for path, module in context.rewriter.gm.named_modules(remove_duplicate=False):
@@ -35,7 +26,7 @@ def train_weights(context: Context, found: Found) -> int:
         if node is not instance.root or not instance.weighted or node.op != "call_module":
             continue
         module = context.view.module(str(node.target))
-        kind: Any = instance.config.qat_module or TRAINED.get(type(module))
+        kind: Any = instance.backend_pattern.config.qat_module
         if module in swapped or kind is None:
             continue
         trained = _trained(module, kind, instance.qconfig)

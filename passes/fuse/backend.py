@@ -46,7 +46,7 @@ def backend_fusions(backend: BackendConfig | None, *, is_qat: bool = False) -> t
     if backend is None:
         return ()
     patterns = [config for config in backend.configs if config.fuser_method is not None]
-    if not is_qat and all(config.fuser_method in _known() for config in patterns):
+    if all(config.fuser_method in _known() for config in patterns):
         return ()
     return tuple(_rule(compiled(config, ANY_MODE), is_qat) for config in patterns)
 

@@ -138,7 +138,7 @@ def test_public_names_have_the_same_arguments_and_defaults(name: str) -> None:
         return
     assert mine.__name__ == other.__name__
     ours, originals = inspect.signature(mine).parameters, inspect.signature(other).parameters
-    assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in originals.values()]
+    assert [(p.name, str(p.default)) for p in ours.values()] == [(p.name, str(p.default)) for p in originals.values()]
 
 
 # -- histograms ------------------------------------------------------------------------------------------------------

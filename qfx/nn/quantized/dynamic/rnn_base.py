@@ -269,10 +269,11 @@ class RNNBase(nn.Module):
 
     @classmethod
     def _of(cls, mod: Any, flat: dict[str, Any], dtype: torch.dtype, engine: str | None) -> Any:
+        kind: Any = cls
         if cls is RNNBase:
-            cls = next(one for one in RNNBase.__subclasses__() if one._FLOAT_MODULE is type(mod))
+            kind = next(one for one in RNNBase.__subclasses__() if one._FLOAT_MODULE is type(mod))
         with empty():
-            made = cls(
+            made = kind(
                 mod.input_size, mod.hidden_size, mod.num_layers, mod.bias, mod.batch_first, mod.dropout,
                 mod.bidirectional, dtype, engine=engine,
             )  # fmt: skip

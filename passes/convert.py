@@ -22,7 +22,9 @@ from qfx.passes.blanks import Blanks
 from qfx.passes.observe import KEY, watching
 from qfx.passes.pipeline import Context
 from qfx.passes.train import drop_switched_off, trained_as_float
+from qfx.passes.weights import along_output_channels
 from qfx.qparams import QParams
+from qfx.spellings import module_spelling
 
 REFERENCE: dict[type[nn.Module], Any] = {
     getattr(nn, name): getattr(reference, name)
@@ -242,6 +244,9 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
         else:
             module, observer = folded[0], copy.deepcopy(folded[1])  # the prepared model keeps its own as it is
         inner = _weighted_part(module)
+        spelling = module_spelling(type(inner))
+        if folded is None and spelling is not None:
+            along_output_channels(observer, spelling.op)
         with torch.no_grad():
             observer(inner.weight.detach())
         found[id(called)] = _Layer(called, module, inner, observer)

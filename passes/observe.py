@@ -12,6 +12,7 @@ from qfx.passes.annotate.sites import Sites
 from qfx.passes.blanks import Blanks
 from qfx.passes.pipeline import Context
 from qfx.passes.rewriter import Rewriter
+from qfx.passes.weights import along_output_channels
 from qfx.specs import Ticket
 
 STEM = "activation_post_process"
@@ -47,7 +48,8 @@ def observe(context: Context, sites: Sites) -> int:
             root.replace_input_with(node, made)
             context.view.forget(root)
         if node in sites.weights:
-            made = _insert(g, node, sites.weights[node](), count)
+            factory, op = sites.weights[node]
+            made = _insert(g, node, along_output_channels(factory(), op), count)
             count += 1
             for user in list(node.users):
                 if user is not made:

@@ -23,6 +23,7 @@ class KernelSite:
         output: scale and zero point of the result; None where it has its input's.
         layer: what is known of a layer with a weight; None for other ops.
         weight_dtype: the dtype of the weight's codes; None without a weight.
+        weight_axis: the axis of the weight its scales lie along; None for one scale, or without a weight.
         missing: optional inputs that are not there (``gamma`` of a batch norm without one).
         computed: inputs that should be parameters but are computed while the model runs.
     """
@@ -32,6 +33,7 @@ class KernelSite:
     output: tuple[float, int] | None = None
     layer: LayerFacts | None = None
     weight_dtype: torch.dtype | None = None
+    weight_axis: int | None = None
     missing: tuple[str, ...] = ()
     computed: tuple[str, ...] = ()
 

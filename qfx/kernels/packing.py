@@ -199,6 +199,10 @@ def unpackable(spec: PackedSpec, engine: str) -> str | None:
         return f"quantized kernels run on the CPU and the weight is on {spec.weight.device}"
     if spec.kind != "linear_fp16" and spec.weight.dtype != torch.qint8:
         return "the kernels take torch.qint8 weights only"
+    if spec.kind != "linear_fp16" and spec.weight.qscheme() == torch.per_channel_affine:
+        axis = spec.weight.q_per_channel_axis()
+        if axis != int(spec.transposed):
+            return f"its scales lie along axis {axis}, its output channels along axis {int(spec.transposed)}"
     if engine == "qnnpack" and spec.transposed:
         if spec.kind == "conv3d":
             return "its transposed 3d kernel gives wrong numbers"

@@ -28,7 +28,10 @@ class WeightedKernel(Kernel):
             return Reject(f"the kernels take weights of torch.qint8, not {site.weight_dtype}")
         if site.layer is None:
             return Reject("the kernels pad both sides alike; this 'same' padding does not")
-        return engine_for(site.layer)
+        found = engine_for(site.layer)
+        if isinstance(found, Reject) and site.layer.transposed and site.layer.per_channel:
+            return Reject(f"{found}. Give the layer a weight observer per tensor (default_weight_observer)")
+        return found
 
     def supports(self, site: KernelSite) -> Reject | None:
         """Why the kernel does not take a place, or None if some engine does."""
@@ -109,6 +112,22 @@ def _numeric_padding(attrs: Mapping[str, Any], kernel: tuple[int, ...]) -> tuple
     return None if any(t % 2 for t in total) else tuple(t // 2 for t in total)
 
 
+def output_axis(op: str) -> int:
+    """The axis of a weight that counts its output channels (those of one group, in a transposed convolution)."""
+    return 1 if op.startswith("conv_transpose") else 0
+
+
+def scales_elsewhere(site: KernelSite) -> str | None:
+    """Limit: a scale belongs to an output channel; kernels read any list of scales as theirs."""
+    wanted = output_axis(site.op)
+    if site.weight_axis is None or site.weight_axis == wanted:
+        return None
+    return (
+        f"the scales of its weight lie along axis {site.weight_axis}, its output channels along axis {wanted}; "
+        f"use a weight observer with ch_axis={wanted}, or one per tensor"
+    )
+
+
 def _padding_mode(site: KernelSite) -> str | None:
     mode = site.attrs.get("padding_mode", "zeros")
     return None if mode in ("zeros", "reflect") else f"no kernel pads by {mode!r}"
@@ -116,7 +135,9 @@ def _padding_mode(site: KernelSite) -> str | None:
 
 def _kernel(op: str, computes: Callable[..., Tensor]) -> WeightedKernel:
     with_relu = None if "transpose" in op else getattr(_Q, f"{op}_relu")
-    return WeightedKernel(op, f"quantized.{op}", getattr(_Q, op), computes, (_padding_mode,), with_relu)
+    return WeightedKernel(
+        op, f"quantized.{op}", getattr(_Q, op), computes, (_padding_mode, scales_elsewhere), with_relu
+    )
 
 
 WEIGHTED: Mapping[str, WeightedKernel] = {

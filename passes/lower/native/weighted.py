@@ -52,9 +52,14 @@ def function_site(m: Match) -> KernelSite | Reject:
         return Reject(f"the weight of {m.op.node} is computed")
     if m.b is not None and not isinstance(m.b, Param):
         return Reject(f"the bias of {m.op.node} is computed")
-    per_channel, symmetric = m.weight.attrs["axis"] is not None, not bool(m.w_zero_point.tensor.any())
-    layer = layer_facts(op, tuple(m.w.tensor.shape), attrs, per_channel=per_channel, symmetric=symmetric)
-    return KernelSite(op, attrs, output(m), layer, m.weight.attrs["dtype"])
+    axis, symmetric = _axis(m.weight.attrs["axis"], m.w.tensor), not bool(m.w_zero_point.tensor.any())
+    layer = layer_facts(op, tuple(m.w.tensor.shape), attrs, per_channel=axis is not None, symmetric=symmetric)
+    return KernelSite(op, attrs, output(m), layer, m.weight.attrs["dtype"], axis)
+
+
+def _axis(axis: int | None, weight: torch.Tensor) -> int | None:
+    """The axis of a weight's scales, counted from the front."""
+    return None if axis is None else axis % weight.dim()
 
 
 def function_weight(m: Match) -> torch.Tensor:
@@ -113,10 +118,11 @@ def _module_site(m: Match) -> KernelSite | Reject:
         return Reject(f"{type(inner).__name__} is no reference module")
     op = MODULES[type(inner)][0]
     attrs = {name: value for name, value in vars(inner).items() if name in _GEOMETRY}
-    per_channel = inner.weight_qscheme is not torch.per_tensor_affine
+    per_tensor = inner.weight_qscheme is torch.per_tensor_affine
+    axis = _axis(None if per_tensor else inner.weight_axis_int, inner.weight)
     symmetric = not bool(inner.weight_zero_point.any())
-    layer = layer_facts(op, tuple(inner.weight.shape), attrs, per_channel=per_channel, symmetric=symmetric)
-    return KernelSite(op, attrs, output(m), layer, inner.weight_dtype)
+    layer = layer_facts(op, tuple(inner.weight.shape), attrs, per_channel=not per_tensor, symmetric=symmetric)
+    return KernelSite(op, attrs, output(m), layer, inner.weight_dtype, axis)
 
 
 _GEOMETRY = frozenset({"stride", "padding", "dilation", "groups", "output_padding", "padding_mode"})

@@ -14,6 +14,7 @@ from qfx.kernels.engines import limits
 from qfx.kernels.kernel import Kernel, KernelSite
 from qfx.kernels.onednn.spec import OnednnSpec
 from qfx.kernels.onednn.weighted import conv, conv_add, linear, linear_add
+from qfx.kernels.weighted import scales_elsewhere
 from qfx.reject import Reject
 
 
@@ -71,7 +72,8 @@ def _zeros_only(site: KernelSite) -> str | None:
 def _kernel(
     op: str, call: Callable[..., Tensor], computes: Callable[..., Tensor], add: Any = None, *, bounded: bool = True
 ) -> OnednnKernel:
-    return OnednnKernel(op, f"onednn.{op}", call, computes, (_zeros_only,), with_add=add, bounded=bounded)
+    limits = (_zeros_only, scales_elsewhere)
+    return OnednnKernel(op, f"onednn.{op}", call, computes, limits, with_add=add, bounded=bounded)
 
 
 WEIGHTED: Mapping[str, OnednnKernel] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -9,6 +10,7 @@ from torch.fx import GraphModule, Node
 
 from qfx.graph import Reading
 from qfx.graph.copying import copied_module
+from qfx.graph.writes import may_share_memory
 from qfx.passes.pipeline import Context, FunctionPass, Pass
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import rule
@@ -32,28 +34,47 @@ def drop_identity(m: Match, g: Rewriter) -> Any:
 def functionalize(gm: GraphModule, context: Context) -> bool:
     """Replace an in-place call by its functional form where nobody else can see the written tensor.
 
-    Safe when the written value has one user (this call) and is itself freshly computed: not an input, a parameter or a
-    view of something else. What stays in place is a barrier: no match straddles it.
+    Safe when the written value is itself freshly computed (no input, no parameter) and no view of it is around: what
+    reads it afterwards can read the call's result. What stays in place is a barrier: no match straddles it.
     """
-    changed, modules = False, _InPlaceModules(context)
+    changed, modules, seen = False, _InPlaceModules(context), _Seen()
     for node in list(gm.graph.nodes):
         reading = context.view.read(node)
-        if not reading.mutates or reading.spelling is None:
-            continue
-        safe = _unseen(context, reading)
-        if isinstance(reading.spelling, ModuleSpelling):
-            modules.note(node, safe)
-        elif safe:
-            g = context.rewriter
-            with g.at(node):
-                attrs = {name: value for name, value in reading.attrs.items() if name != "inplace"}
-                new = g.call(reading.op, *reading.inputs, **attrs)
-            g.replace(node, new)
-            changed = True
+        if reading.mutates and reading.spelling is not None:
+            later = _later_readers(context, reading, seen)
+            for user in later or ():
+                user.replace_input_with(reading.inputs[0], node)
+                context.view.forget(user)
+            if isinstance(reading.spelling, ModuleSpelling):
+                modules.note(node, later is not None)
+            elif later is not None:
+                node = _functional(context, node)
+                changed = True
+            if later is not None:
+                seen.fresh.add(node)
+        seen.before.add(node)
     changed = modules.make_functional() or changed
     if changed:
         context.view.forget_regions()
     return changed
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The nodes walked so far, and the in-place calls among them that are, or will be, functional."""
+
+    before: set[Node] = field(default_factory=set)
+    fresh: set[Node] = field(default_factory=set)
+
+
+def _functional(context: Context, node: Node) -> Node:
+    """Put the functional form of an in-place call in its place."""
+    g, reading = context.rewriter, context.view.read(node)
+    with g.at(node):
+        attrs = {name: value for name, value in reading.attrs.items() if name != "inplace"}
+        new = g.call(reading.op, *reading.inputs, **attrs)
+    g.replace(node, new)
+    return new
 
 
 class _InPlaceModules:
@@ -71,10 +92,11 @@ class _InPlaceModules:
         done = False
         for module, calls in self._calls.items():
             if not all(safe for _, safe in calls):
+                # Somebody sees what one of the calls writes; the others call a functional copy.
+                done = self._split(module, [node for node, safe in calls if safe]) or done
                 continue
             # A copy: a graph module of symbolic_trace shares its modules with the model it was traced from.
-            functional: Any = copied_module(module, {})
-            functional.inplace = False
+            functional = self._copy(module)
             for path in {str(node.target) for node, _ in calls}:
                 self._context.rewriter.install(path, functional)
             for node, _ in calls:
@@ -82,19 +104,42 @@ class _InPlaceModules:
             done = True
         return done
 
+    def _copy(self, module: nn.Module) -> nn.Module:
+        functional: Any = copied_module(module, {})
+        functional.inplace = False
+        return functional  # type: ignore[no-any-return]
 
-def _unseen(context: Context, reading: Reading) -> bool:
-    """Whether nobody else can see what an in-place call writes."""
-    source = reading.inputs[0]
-    return isinstance(source, Node) and len(source.users) == 1 and _fresh(context, source)
+    def _split(self, module: nn.Module, calls: list[Node]) -> bool:
+        g, functional, path = self._context.rewriter, self._copy(module), None
+        for node in calls:
+            with g.at(node):
+                new = g.module(functional, *node.args, at=path, stem=str(node.target).replace(".", "_"), **node.kwargs)
+            path = str(new.target)
+            g.replace(node, new)
+        return bool(calls)
 
 
-def _fresh(context: Context, node: Node) -> bool:
-    """Whether `node` computed a new tensor, so that writing to it is invisible elsewhere."""
-    reading: Reading = context.view.read(node)
-    if node.op in ("placeholder", "get_attr") or reading.op.opaque:
-        return False
-    return not reading.op.recomputable  # the recomputable ones are views
+def _later_readers(context: Context, reading: Reading, seen: _Seen) -> list[Node] | None:
+    """Who reads the written value after an in-place call, and may read its result instead; None if it must stay."""
+    source, node = reading.inputs[0], reading.node
+    if not isinstance(source, Node):
+        return None
+    others = [user for user in source.users if user is not node]
+    if any(user in seen.before and (user.op == "output" or _shares(context, user, seen)) for user in others):
+        return None  # a view of the value shows what is written
+    inner = source
+    while _shares(context, inner, seen):
+        inputs = inner.all_input_nodes
+        if len(inputs) != 1 or len(inputs[0].users) > 1:
+            return None
+        inner = inputs[0]
+    if inner.op in ("placeholder", "get_attr"):
+        return None
+    return [user for user in others if user not in seen.before]
+
+
+def _shares(context: Context, node: Node, seen: _Seen) -> bool:
+    return node not in seen.fresh and may_share_memory(context.view, node)
 
 
 NORMALIZE = (

@@ -15,6 +15,7 @@ from qfx.nn.qat.module import QATModule
 from qfx.passes.annotate.choices import choice
 from qfx.passes.annotate.inputs import NO_ROLES, activations, weight_and_bias
 from qfx.passes.annotate.tensors import SPLITS, is_item, sequences, takes_part
+from qfx.passes.annotate.writes import Written, written
 from qfx.passes.backend_pattern import BackendPattern
 from qfx.patterns import Index
 from qfx.patterns.catalogue.weighted import WEIGHTED
@@ -73,7 +74,7 @@ def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) ->
         index: the backend's patterns.
         no_floats: nodes that are no float tensors; nothing that reads one is quantized.
     """
-    found, parts = Found(), sequences(view)
+    found, parts, writes = Found(), sequences(view), written(view)
     for node in reversed(view.gm.graph.nodes):
         if node in found.of or node in no_floats or not node.op.startswith("call"):
             continue
@@ -87,7 +88,7 @@ def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) ->
         if said is not None:
             found.reasons[node.name] = said
             continue
-        instance = _instance(view, index, node, found)
+        instance = _instance(view, index, node, found, writes)
         if instance is not None:
             for member in instance.nodes:
                 found.of[member] = instance
@@ -116,7 +117,9 @@ def _of_a_sequence(view: GraphView, node: Node, parts: set[Node]) -> str | None:
     return None
 
 
-def _instance(view: GraphView, index: Index[BackendPattern], node: Node, found: Found) -> Instance | None:
+def _instance(
+    view: GraphView, index: Index[BackendPattern], node: Node, found: Found, writes: Written
+) -> Instance | None:
     reason = f"no pattern of the backend has {view.read(node).op.name} as its last op"
     for pattern, backend_pattern in index.candidates(view, node):
         outcome, config = match(pattern, view, node), backend_pattern.config
@@ -133,6 +136,10 @@ def _instance(view: GraphView, index: Index[BackendPattern], node: Node, found: 
         roles = config._input_type_to_index
         if next(activations(view, root.node, roles), None) is None:
             reason = "it has no tensor input"
+            continue
+        seen = writes.refusal(view, root.node, node, roles)
+        if seen is not None:
+            reason = seen
             continue
         weighted = is_weighted(view, root, roles)
         suits, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)

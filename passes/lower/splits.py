@@ -22,6 +22,8 @@ def sink_splits(gm: GraphModule, context: Context) -> bool:
         ready = isinstance(back, Node) and context.view.read(back).op is ops.dequantize
         if not ready or not all(_takes_one(context, item) for item in items):
             continue
+        if any(context.view.read(reader).mutates for item in items for reader in item.users):
+            continue  # a write to an item shows in what was split, and in the others where they overlap
         node.replace_input_with(back, back.args[0])
         context.view.forget(node)
         g.integer(node, f"quantized {reading.op.name}")

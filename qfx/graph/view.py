@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from qfx import ops
 from qfx.graph.attributes import get_attribute
 from qfx.graph.values import Param, Reading
+from qfx.graph.writes import says_it_writes
 from qfx.ops import Op
 from qfx.spellings import CallSpelling, UnreadableCall, calls, module_spelling, opaque
 
@@ -77,7 +78,7 @@ class GraphView:
                 return self._canonical(node, spelling.op, found, spelling, spelling.inplace)
             except UnreadableCall:
                 continue
-        return self._opaque(node, node.target, mutates=_writes(node))
+        return self._opaque(node, node.target, mutates=says_it_writes(node))
 
     def _read_module(self, node: Node) -> Reading:
         module = self.module(str(node.target))
@@ -86,7 +87,7 @@ class GraphView:
             try:
                 found = spelling.call.bind(node.args, node.kwargs)
             except UnreadableCall:
-                return self._opaque(node, type(module))
+                return self._opaque(node, type(module), mutates=getattr(module, "inplace", False) is True)
             for attribute, canonical in spelling.params.items():
                 tensor = getattr(module, attribute)
                 found[canonical] = None if tensor is None else self.param(f"{node.target}.{attribute}", tensor)
@@ -98,8 +99,8 @@ class GraphView:
             try:
                 return self._canonical(node, spelling.op, found, spelling, bool(found.get("inplace", False)))
             except UnreadableCall:
-                return self._opaque(node, type(module))
-        return self._opaque(node, type(module))
+                return self._opaque(node, type(module), mutates=getattr(module, "inplace", False) is True)
+        return self._opaque(node, type(module), mutates=getattr(module, "inplace", False) is True)
 
     def _canonical(self, node: Node, op: Op, found: dict[str, Any], spelling: Any, mutates: bool) -> Reading:
         inputs = [self.value(found.pop(name, None)) for name in op.names[: len(op.inputs)]]
@@ -222,13 +223,3 @@ class GraphView:
     def forget_module(self, target: str) -> None:
         """The submodule at `target` was replaced."""
         self._modules.pop(target, None)
-
-
-def _writes(node: Node) -> bool:
-    """An unknown call that says it writes: a trailing underscore or a mutable schema."""
-    if isinstance(node.target, torch._ops.OpOverload):
-        return bool(node.target._schema.is_mutable)
-    if node.op == "call_method":
-        name = str(node.target)
-        return name.endswith("_") and not name.endswith("__")
-    return node.target in (operator.setitem,)

@@ -85,17 +85,26 @@ def _activations() -> Iterator[CallSpelling]:
     yield from _calls(ops.hardtanh, "input>x min_val=-1.0 max_val=1.0 inplace=False", F.hardtanh)
     yield from _calls(ops.hardtanh, "input>x min_val=-1.0 max_val=1.0", F.hardtanh_)
     yield from _calls(
-        ops.clamp, "input>x min=None max=None", torch.clamp, torch.clamp_, torch.clip, "clamp", "clamp_", "clip"
+        ops.clamp,
+        "input>x min=None max=None",
+        torch.clamp,
+        torch.clamp_,
+        torch.clip,
+        torch.clip_,
+        "clamp",
+        "clamp_",
+        "clip",
+        "clip_",
     )
     for op, names in (
-        (ops.sigmoid, "sigmoid sigmoid_"),
-        (ops.tanh, "tanh tanh_"),
+        (ops.sigmoid, "sigmoid"),
+        (ops.tanh, "tanh"),
         (ops.exp, "exp"),
         (ops.sqrt, "sqrt"),
-        (ops.neg, "neg"),
+        (ops.neg, "neg negative"),
         (ops.abs, "abs"),
     ):
-        for name in names.split():
+        for name in (f"{plain}{end}" for plain in names.split() for end in ("", "_")):
             yield from _calls(op, "input>x", getattr(torch, name), name)
     yield from _calls(ops.sigmoid, "input>x", F.sigmoid)
     yield from _calls(ops.tanh, "input>x", F.tanh)
@@ -108,7 +117,9 @@ def _activations() -> Iterator[CallSpelling]:
     ):
         yield from _calls(op, "input>x inplace=False", function)
     yield from _calls(ops.elu, "input>x alpha=1.0 inplace=False", F.elu)
+    yield from _calls(ops.elu, "input>x alpha=1.0 scale=1.0 input_scale=1.0", F.elu_)
     yield from _calls(ops.leaky_relu, "input>x negative_slope=0.01 inplace=False", F.leaky_relu)
+    yield from _calls(ops.leaky_relu, "input>x negative_slope=0.01", F.leaky_relu_)
     yield from _calls(ops.gelu, "input>x approximate='none'", F.gelu)
     yield from _calls(ops.prelu, "input>x weight>w", F.prelu, torch.prelu)
     yield from _calls(ops.softmax, "input>x dim=None _stacklevel=3 dtype=None", F.softmax)
@@ -127,7 +138,7 @@ def _arithmetic() -> Iterator[CallSpelling]:
     yield from _calls(ops.div, "x y", operator.truediv, operator.itruediv)
     yield from _calls(ops.div, "input>x other>y rounding_mode=None", torch.div, "div", "div_")
     yield from _calls(ops.pow, "x y", operator.pow)
-    yield from _calls(ops.pow, "input>x exponent>y", torch.pow, "pow")
+    yield from _calls(ops.pow, "input>x exponent>y", torch.pow, "pow", "pow_")
     yield from _calls(ops.matmul, "x y", operator.matmul)
     yield from _calls(ops.matmul, "input>x other>y", torch.matmul, "matmul")
     yield from _calls(ops.matmul, "input>x mat2>y", torch.bmm, "bmm", torch.mm, "mm")

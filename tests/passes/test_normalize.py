@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -30,12 +33,13 @@ class InPlace(nn.Module):
 
 
 class Seen(nn.Module):
-    """The written tensor has another reader: it must stay written."""
+    """A view of the written tensor has another reader: it must stay written."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x * 2
+        v = y[:1]
         z = y.relu_()
-        return z + y
+        return z + v
 
 
 class OfInput(nn.Module):
@@ -82,6 +86,135 @@ def test_a_seen_write_stays() -> None:
         torch.testing.assert_close(gm(x.clone()), model(x.clone()))
 
 
+class ReadAfterwards(nn.Module):
+    """Who reads the written tensor afterwards reads the call's result; who read it before, the value before."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        before = y * 3
+        z = y.relu_()
+        y.add_(1)
+        w = (x * 3).flatten()
+        w.clamp_(-1, 1)
+        return z + y + before + w
+
+
+def test_readers_afterwards_read_the_result() -> None:
+    model = ReadAfterwards()
+    gm = normalized(model)
+    assert not [name for name in names(gm) if name.endswith("_")]
+    x = torch.randn(4)
+    assert torch.equal(gm(x), model(x))
+
+
+class WrittenTwice(nn.Module):
+    """What an in-place call that stays returns is no new tensor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        v = y[:2]
+        z = y.relu_().add_(1)
+        return torch.cat([v, z])
+
+
+def test_a_write_to_what_a_write_returned_stays() -> None:
+    model = WrittenTwice()
+    gm = normalized(model)
+    assert {"relu_", "add_"} <= set(names(gm))
+    x = torch.randn(4)
+    assert torch.equal(gm(x), model(x))
+
+
+class OneReLUForAll(nn.Module):
+    """One relu module, in place: one of its calls writes to what a view shows, the other is seen by nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        v = y[:2]
+        self.relu(y)
+        return torch.cat([v, self.relu(x * -3)])
+
+
+def test_a_module_whose_calls_differ_is_functional_where_it_can_be() -> None:
+    model = OneReLUForAll()
+    gm = normalized(model)
+    in_place = [gm.get_submodule(str(n.target)).inplace for n in gm.graph.nodes if n.op == "call_module"]
+    assert in_place == [True, False]
+    x = torch.randn(4)
+    assert torch.equal(gm(x), model(x))
+
+
+FUNCTIONS = {
+    "elu_": lambda y: F.elu_(y, 0.5),
+    "leaky_relu_": lambda y: F.leaky_relu_(y, 0.3),
+    "hardtanh_": lambda y: F.hardtanh_(y, -0.5, 0.5),
+    "relu_": lambda y: F.relu_(y),
+    "sigmoid_": lambda y: torch.sigmoid_(y),
+    "tanh_": lambda y: torch.tanh_(y),
+    "exp_": lambda y: torch.exp_(y),
+    "abs_": lambda y: torch.abs_(y),
+    "neg_": lambda y: torch.negative_(y),
+    "clip_": lambda y: torch.clip_(y, -0.1, 0.1),
+    "method clip_": lambda y: y.clip_(-0.1, 0.1),
+    "method pow_": lambda y: y.pow_(2),
+}
+OPAQUE = {
+    "celu_": lambda y: F.celu_(y),
+    "celu": lambda y: F.celu(y, 1.0, True),
+    "selu": lambda y: F.selu(y, inplace=True),
+    "out": lambda y: torch.floor(y, out=y),
+    "zero_": lambda y: y.zero_(),
+}
+
+
+class Statement(nn.Module):
+    def __init__(self, write: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.write = write
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        self.write(y)
+        return y + 1
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_in_place_function_becomes_its_functional_twin(name: str) -> None:
+    model = Statement(FUNCTIONS[name])
+    gm = normalized(model)
+    assert not [called for called in names(gm) if called.endswith("_")]
+    x = torch.randn(4)
+    assert torch.equal(gm(x), model(x))
+
+
+@pytest.mark.parametrize("name", OPAQUE)
+def test_an_unknown_write_is_no_dead_code(name: str) -> None:
+    model = Statement(OPAQUE[name])
+    gm = normalized(model)
+    assert len(names(gm)) == 3
+    x = torch.randn(4)
+    assert torch.equal(gm(x), model(x))
+
+
+def test_an_unknown_module_in_place_is_no_dead_code() -> None:
+    class Celu(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.celu = nn.CELU(inplace=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * 2
+            self.celu(y)
+            return y + 1
+
+    model, x = Celu(), torch.randn(4)
+    assert torch.equal(normalized(model)(x), model(x))
+
+
 class InPlaceModules(nn.Module):
     """As residual networks are written: one relu module, in place, called twice; an addition in place."""
 
@@ -111,9 +244,11 @@ def test_a_module_in_place_stays_where_one_of_its_calls_is_seen() -> None:
     class SeenOnce(InPlaceModules):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.a(x)
-            return self.relu(y) + y + self.relu(self.b(x))
+            view = y.flatten(1)
+            return self.relu(y).flatten(1) + view
 
-    gm = normalized(SeenOnce())
+    model = SeenOnce()
+    gm = normalized(model)
     assert gm.get_submodule("relu").inplace
     x = torch.randn(2, 3, 4, 4)
-    assert torch.equal(gm(x), gm(x))
+    assert torch.equal(gm(x), model(x))

@@ -62,6 +62,7 @@ class _Facts:
     def __init__(self, plan: dict[str, Any]) -> None:
         self.float: dict[str, str] = plan.get("float", {})
         self.unlowered: dict[str, list[str]] = plan.get("unlowered", {})
+        self.lowered = "kernels" in plan
         self.problems: dict[str, list[str]] = plan.get("problems", {})
         self.shapes: dict[str, list[int]] = plan.get("shapes", {})
         # A rewritten node is found again by the user's nodes it stands for.
@@ -124,7 +125,12 @@ def _reason(node: Node, facts: _Facts) -> str:
     for name in (node.name, *(origin.name for origin in origins(node))):
         if name in facts.float:
             return facts.float[name]
-    if facts.instance(node) is not None:
+    instance = facts.instance(node)
+    if instance is not None and facts.lowered:
+        # A pattern is lowered as a whole, and its last op says why it was not.
+        said = facts.unlowered.get(instance["anchor"])
+        return "; ".join(said) if said else "the target left it: what reads it, or what it reads, is in float"
+    if instance is not None:
         return "to be quantized: a reference or prepared graph computes in float"
     return "it computes no float tensor (a size, an index)"
 

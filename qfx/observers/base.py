@@ -150,6 +150,11 @@ class UniformQuantizationObserverBase(ObserverBase):
             self._saw_integers = True
         return True
 
+    def _note_odd(self, x: Tensor) -> None:
+        """Remember whether there is NaN or infinity in ``x``."""
+        self._saw_nan = self._saw_nan or bool(x.isnan().any())
+        self._saw_infinity = self._saw_infinity or bool(x.isinf().any())
+
     @torch.jit.export
     def _calculate_qparams(self, min_val: Tensor, max_val: Tensor) -> tuple[Tensor, Tensor]:
         """Choose ``(scale, zero_point)`` for a range; 1 and 0, with a warning, where nothing was seen."""
@@ -202,7 +207,8 @@ class UniformQuantizationObserverBase(ObserverBase):
             return []  # infinity or NaN in either would be one in the difference
         unset = self._unset(low, high)
         nan = self._saw_nan or (not unset and bool(low.isnan().any() or high.isnan().any()))
-        infinity = self._saw_infinity or (not unset and bool(low.isinf().any() or high.isinf().any()))
+        infinite = (low.isinf() | high.isinf()) & (low <= high)  # the other way round, a channel saw no finite value
+        infinity = self._saw_infinity or (not unset and bool(infinite.any()))
         found = []
         if unset:
             nothing = "saw only empty tensors" if self._saw_empty else "never ran"

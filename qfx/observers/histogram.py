@@ -89,7 +89,8 @@ class HistogramObserver(UniformQuantizationObserverBase):
             least, most = self._extremes(x)
             low, high = float(least.min()), float(most.max())
             if not (low > -float("inf") and high < float("inf")):
-                x = self._finite(x)
+                self._note_odd(x)
+                x = x[x.isfinite()]
                 if x.numel() == 0:
                     return x_orig
                 least, most = self._extremes(x)
@@ -99,11 +100,6 @@ class HistogramObserver(UniformQuantizationObserverBase):
 
     def _extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return extremes(x, self.min_val.dtype) if x.numel() < self._exact_below else block_extremes(x)
-
-    def _finite(self, x: Tensor) -> Tensor:
-        self._saw_nan = self._saw_nan or bool(x.isnan().any())
-        self._saw_infinity = self._saw_infinity or bool(x.isinf().any())
-        return x[x.isfinite()]
 
     def _count(self, x: Tensor, least: Tensor, most: Tensor, low: float, high: float) -> None:
         old_low, old_high = float(self.min_val), float(self.max_val)

@@ -40,6 +40,19 @@ def channel_extremes(x: Tensor, axis: int, dtype: torch.dtype) -> tuple[Tensor, 
     return rows.amin(1).to(dtype), rows.amax(1).to(dtype)
 
 
+def odd(low: Tensor, high: Tensor) -> bool:
+    """Whether NaN or infinity may be among the ends (an overflow says so too): worth a closer look."""
+    width = float((high - low).sum())
+    return width - width != 0.0
+
+
+def finite_channel_extremes(x: Tensor, axis: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Like ``channel_extremes``, of the finite values; infinity and -infinity for a channel that has none."""
+    fine = x.isfinite()
+    low = channel_extremes(torch.where(fine, x, float("inf")), axis, dtype)[0]
+    return low, channel_extremes(torch.where(fine, x, -float("inf")), axis, dtype)[1]
+
+
 class MinMaxObserver(UniformQuantizationObserverBase):
     """Observes the smallest and the largest value ever seen.
 
@@ -48,7 +61,7 @@ class MinMaxObserver(UniformQuantizationObserverBase):
             ``qscheme`` per tensor.
 
     Input of any shape and float dtype; integers are taken as floats (and mentioned by ``problems()``), empty tensors
-    ignored, infinity and NaN remembered as such.
+    ignored. Infinity and NaN are left out of the range and mentioned by ``problems()``.
 
     Raises:
         ConfigError: a per-channel scheme, or what the base class refuses.
@@ -91,10 +104,21 @@ class MinMaxObserver(UniformQuantizationObserverBase):
     def forward(self, x_orig: Tensor) -> Tensor:
         """Widen the range by ``x_orig`` and return it."""
         if self._note(x_orig):
-            low, high = extremes(x_orig.detach(), self.min_val.dtype)
+            low, high = self._extremes(x_orig.detach())
             torch.minimum(low, self.min_val, out=self.min_val)
             torch.maximum(high, self.max_val, out=self.max_val)
         return x_orig
+
+    def _extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The ends of the finite values; the other way round, infinite, where there is none."""
+        low, high = extremes(x, self.min_val.dtype)
+        if odd(low, high):
+            self._note_odd(x)
+            finite = x[x.isfinite()]
+            if finite.numel() == 0:
+                return torch.full_like(low, float("inf")), torch.full_like(high, -float("inf"))
+            low, high = extremes(finite, self.min_val.dtype)
+        return low, high
 
     @torch.jit.export
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
@@ -158,7 +182,9 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
     def forward(self, x_orig: Tensor) -> Tensor:
         """Move the averages towards the range of ``x_orig`` and return it."""
         if self._note(x_orig):
-            low, high = extremes(x_orig.detach(), self.min_val.dtype)
+            low, high = self._extremes(x_orig.detach())
+            if self._unset(low, high):
+                return x_orig
             if not self._unset(self.min_val, self.max_val):
                 low = self.min_val + self.averaging_constant * (low - self.min_val)
                 high = self.max_val + self.averaging_constant * (high - self.max_val)
@@ -219,12 +245,19 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
     def forward(self, x_orig: Tensor) -> Tensor:
         """Widen the range of each channel by ``x_orig`` and return it."""
         if self._note(x_orig):
-            low, high = channel_extremes(x_orig.detach(), self.ch_axis, self.min_val.dtype)
+            low, high = self._channel_extremes(x_orig.detach())
             if not self._unset(self.min_val, self.max_val):
                 low = torch.min(low, self.min_val)
                 high = torch.max(high, self.max_val)
             self._store(low, high)
         return x_orig
+
+    def _channel_extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = channel_extremes(x, self.ch_axis, self.min_val.dtype)
+        if odd(low, high):
+            self._note_odd(x)
+            low, high = finite_channel_extremes(x, self.ch_axis, self.min_val.dtype)
+        return low, high
 
     def _store(self, low: Tensor, high: Tensor) -> None:
         # New tensors, as the size may change: loaded and shared storage cannot be resized
@@ -234,7 +267,13 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
     @torch.jit.export
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Return ``(scale, zero_point)``, each of shape ``(channels,)``."""
-        return self._calculate_qparams(self.min_val, self.max_val)
+        low, high = self.min_val, self.max_val
+        if low.numel() > 0 and odd(low, high):
+            # A channel that saw no finite value has an empty range; its scale is the smallest.
+            empty, low, high = low > high, low.clone(), high.clone()
+            low[empty] = 0.0
+            high[empty] = 0.0
+        return self._calculate_qparams(low, high)
 
     def extra_repr(self) -> str:
         """Show the ranges."""
@@ -299,10 +338,13 @@ class MovingAveragePerChannelMinMaxObserver(PerChannelMinMaxObserver):
     def forward(self, x_orig: Tensor) -> Tensor:
         """Move the averages of each channel towards its range in ``x_orig`` and return it."""
         if self._note(x_orig):
-            low, high = channel_extremes(x_orig.detach(), self.ch_axis, self.min_val.dtype)
+            low, high = self._channel_extremes(x_orig.detach())
             if not self._unset(self.min_val, self.max_val):
-                low = self.min_val + self.averaging_constant * (low - self.min_val)
-                high = self.max_val + self.averaging_constant * (high - self.max_val)
+                old_low, old_high = self.min_val, self.max_val
+                nothing, first = low > high, old_low > old_high
+                low = torch.where(first, low, old_low + self.averaging_constant * (low - old_low))
+                high = torch.where(first, high, old_high + self.averaging_constant * (high - old_high))
+                low, high = torch.where(nothing, old_low, low), torch.where(nothing, old_high, high)
             self._store(low, high)
         return x_orig
 

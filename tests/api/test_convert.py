@@ -147,6 +147,27 @@ def test_bad_calibration_data_is_reported(bad: float) -> None:
         qfx.convert_to_reference_fx(prepared)
 
 
+def test_infinity_in_one_batch_does_not_spoil_the_result() -> None:
+    extremes = qfx.QConfigMapping().set_global(
+        qfx.QConfig(
+            activation=qfx.MinMaxObserver.with_args(quant_max=127, quant_min=0), weight=qfx.default_weight_observer
+        )
+    )
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()).eval()
+    prepared = qfx.prepare_fx(model, extremes, (X,))
+    prepared(X)
+    spoiled = X.clone()
+    spoiled[0, 0, 0, 0] = float("inf")
+    prepared(spoiled)
+    with pytest.warns(UserWarning, match="saw infinity") as caught:
+        gm = qfx.convert_fx(prepared)
+    assert len(caught) == 1
+    assert float((gm(X) - model(X)).detach().abs().max()) < 0.05
+    assert any("saw infinity" in note for entry in qfx.explain(gm) for note in entry.notes)
+    with pytest.raises(DowngradeError, match="saw infinity"):
+        qfx.convert_fx(prepared, strict=True)
+
+
 def test_only_prepared_models_are_taken() -> None:
     with pytest.raises(ConfigError, match="call prepare_fx on the model first"):
         qfx.convert_to_reference_fx(torch.fx.symbolic_trace(Net()))

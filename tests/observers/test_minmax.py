@@ -24,6 +24,8 @@ ALL = [
     MovingAveragePerChannelMinMaxObserver,
     HistogramObserver,
 ]
+PER_CHANNEL = [PerChannelMinMaxObserver, MovingAveragePerChannelMinMaxObserver]
+PER_TENSOR = [MinMaxObserver, MovingAverageMinMaxObserver]
 SCALAR = [MinMaxObserver, MovingAverageMinMaxObserver, HistogramObserver]
 
 
@@ -125,6 +127,67 @@ def test_nan_and_infinity_are_found(cls: type[UniformQuantizationObserverBase]) 
         observer = cls()
         observer(torch.tensor([[1.0, value], [0.5, 2.0]]))
         assert observer.problems() == [problem]
+
+
+@pytest.mark.parametrize("cls", [*PER_TENSOR, *PER_CHANNEL])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_range_is_that_of_the_finite_values(
+    cls: type[UniformQuantizationObserverBase], bad: float, dtype: torch.dtype
+) -> None:
+    spoiled, clean = cls(), cls()
+    for number in range(3):
+        x = torch.randn(3, 8).to(dtype)
+        x[:, 0] = 0.25  # inside the range, so the clean tensor has the range of the finite values
+        clean(x)
+        if number:
+            x[1, 0] = bad
+        assert spoiled(x) is x
+    for mine, expected in zip(spoiled.calculate_qparams(), clean.calculate_qparams(), strict=True):
+        assert torch.equal(mine, expected)
+    assert spoiled.problems() == ["saw NaN" if bad != bad else "saw infinity"]
+    for name, value in clean.state_dict().items():
+        assert torch.equal(spoiled.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("cls", PER_CHANNEL)
+def test_a_channel_without_a_finite_value_does_not_spoil_the_others(
+    cls: type[UniformQuantizationObserverBase],
+) -> None:
+    observer, other = cls(), cls()
+    x = torch.randn(3, 8)
+    other(x)
+    expected = other.calculate_qparams()
+    x[1] = float("nan")
+    observer(x)
+    scale, zero_point = observer.calculate_qparams()
+    assert scale.isfinite().all()
+    assert torch.equal(scale[[0, 2]], expected[0][[0, 2]])
+    assert torch.equal(zero_point[[0, 2]], expected[1][[0, 2]])
+    assert observer.problems() == ["saw NaN"]
+    x[1] = torch.linspace(-1, 1, 8)
+    observer(x)  # from now on the channel has a range
+    assert float(observer.min_val[1]) == -1.0
+    assert float(observer.max_val[1]) == 1.0
+
+
+@pytest.mark.parametrize("cls", PER_TENSOR)
+def test_a_tensor_without_a_finite_value_changes_no_range(cls: type[UniformQuantizationObserverBase]) -> None:
+    observer = cls()
+    observer(torch.full((3,), float("inf")))
+    assert observer.problems() == ["saw no finite value", "saw infinity"]
+    observer(torch.tensor([-1.0, 2.0]))
+    before = observer.calculate_qparams()
+    observer(torch.full((3,), float("nan")))
+    assert torch.equal(observer.calculate_qparams()[0], before[0])
+    assert observer.problems() == ["saw NaN", "saw infinity"]
+
+
+def test_a_range_too_wide_for_float32_is_finite() -> None:
+    observer = MinMaxObserver()
+    observer(torch.tensor([-3e38, 3e38]))
+    assert observer.problems() == []
+    assert (float(observer.min_val), float(observer.max_val)) == (-float(torch.tensor(3e38)), float(torch.tensor(3e38)))
 
 
 @pytest.mark.parametrize("cls", ALL)

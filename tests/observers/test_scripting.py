@@ -63,6 +63,19 @@ def test_scripted_histograms_count_large_tensors_and_odd_values() -> None:
     assert torch.equal(plain.calculate_qparams()[0], compiled.calculate_qparams()[0])
 
 
+@pytest.mark.parametrize("name", [name for name in MAKERS if "histogram" not in name])
+def test_scripted_observers_leave_odd_values_out_as_well(name: str) -> None:
+    plain, compiled = MAKERS[name](), scripted(MAKERS[name]())
+    x = torch.randn(4, 3, 7)
+    x[0, 0, :2] = torch.tensor([float("nan"), float("inf")])
+    for batch in (x, x * 2):
+        plain(batch)
+        compiled(batch)
+    for mine, theirs in zip(plain.calculate_qparams(), compiled.calculate_qparams(), strict=True):
+        assert mine.isfinite().all()
+        assert torch.equal(mine, theirs)
+
+
 @pytest.mark.parametrize("name", ["placeholder", "noop", "recording", "reuse_input"])
 def test_scripted_placeholders_pass_values(name: str) -> None:
     cls = {

@@ -119,8 +119,13 @@ def _qparams(observer: Any, answer: Answer) -> QParams:
     if scale is None or zero_point is None:
         # What the original gives too; it warns for each, here convert says it once for all.
         scale, zero_point = torch.ones(1), torch.zeros(1, dtype=torch.int)
-    axis = getattr(observer, "ch_axis", None) if dtypes.is_per_channel(observer.qscheme) else None
-    return QParams(scale, zero_point, axis, observer.dtype, observer.quant_min, observer.quant_max, observer.qscheme)
+    # A user's observer need say no more than its dtype: one scale for all, and all codes.
+    scheme = getattr(observer, "qscheme", None) or torch.per_tensor_affine
+    low, high = dtypes.code_range(observer.dtype)
+    codes = getattr(observer, "quant_min", None), getattr(observer, "quant_max", None)
+    low, high = (asked if asked is not None else end for asked, end in zip(codes, (low, high), strict=True))
+    axis = getattr(observer, "ch_axis", None) if dtypes.is_per_channel(scheme) else None
+    return QParams(scale, zero_point, axis, observer.dtype, low, high, scheme)
 
 
 class _Names:

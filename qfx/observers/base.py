@@ -201,7 +201,9 @@ class UniformQuantizationObserverBase(ObserverBase):
 
         Read from buffers and flags, when asked; calibration pays nothing for it.
         """
-        low, high = self.min_val, self.max_val
+        low, high = getattr(self, "min_val", None), getattr(self, "max_val", None)
+        if low is None or high is None:  # a subclass with statistics of its own
+            return self._odd_values(self._saw_nan, self._saw_infinity)
         doubted = self._saw_empty or self._saw_integers or self._saw_infinity or self._saw_nan
         if not doubted and low.numel() and bool((low - high).isfinite().all()):
             return []  # infinity or NaN in either would be one in the difference
@@ -213,13 +215,15 @@ class UniformQuantizationObserverBase(ObserverBase):
         if unset:
             nothing = "saw only empty tensors" if self._saw_empty else "never ran"
             found.append("saw no finite value" if nan or infinity else nothing)
-        if nan:
-            found.append("saw NaN")
-        if infinity:
-            found.append("saw infinity")
-        if self._saw_integers:
-            found.append("saw integers, which it took as floats")
-        return found
+        return found + self._odd_values(nan, infinity)
+
+    def _odd_values(self, nan: bool, infinity: bool) -> list[str]:
+        said = (
+            (nan, "saw NaN"),
+            (infinity, "saw infinity"),
+            (self._saw_integers, "saw integers, which it took as floats"),
+        )
+        return [problem for seen, problem in said if seen]
 
     def _forget(self) -> None:
         self.seen_shape = torch.jit.annotate(list[int], [])

@@ -13,9 +13,9 @@ from qfx.errors import CaptureError, ModelStateError
 from qfx.graph.copying import copied, copied_tables
 from qfx.graph.kept import DraftGraphModule
 from qfx.graph.provenance import LINE_KEY, stamp, user_line
-
-# Modules whose training mode changes what they compute; quantizing such a model would freeze a random or moving value.
-_MODE_DEPENDENT = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+from qfx.graph.training import shown as shown_calls
+from qfx.graph.training import training_calls, training_modules
+from qfx.graph.view import GraphView
 
 
 class CaptureTracer(Tracer):
@@ -65,7 +65,7 @@ def capture(
         A graph module that shares nothing with `model`; every node carries its origin.
 
     Raises:
-        ModelStateError: batch norm or dropout is in training mode and `inference` is set.
+        ModelStateError: a layer or a call would still use batch statistics or drop values, and `inference` is set.
         CaptureError: the forward depends on values or takes a form symbolic tracing cannot follow.
 
     Example:
@@ -74,10 +74,12 @@ def capture(
         ['input_1', '_0', '_1', 'output']
     """
     if inference:
-        refuse_training(model)
+        refuse_training(model, skipped_names, skipped_classes)
     if isinstance(model, GraphModule):
         gm = copied(model)
         stamp(gm)
+        if inference:
+            refuse_training_calls(gm)
         return DraftGraphModule.adopt(gm, {}) if draft else gm
     tracer = CaptureTracer(skipped_names, skipped_classes)
     try:
@@ -102,24 +104,53 @@ def capture(
     gm.__dict__.update(copied_tables(tables, {}))
     gm.training = model.training
     stamp(gm)
+    if inference:
+        refuse_training_calls(gm)
     return gm
 
 
-def refuse_training(model: nn.Module) -> None:
+def refuse_training(model: nn.Module, skipped_names: Iterable[str] = (), skipped_classes: Iterable[type] = ()) -> None:
     """Raise if a layer would still normalize by the batch or drop values.
+
+    Args:
+        model: the model.
+        skipped_names: qualified names of submodules that are kept whole, in the mode they are in.
+        skipped_classes: classes that are kept so.
 
     Raises:
         ModelStateError: names up to three such layers.
     """
-    training = [
-        name or type(m).__name__ for name, m in model.named_modules() if isinstance(m, _MODE_DEPENDENT) and m.training
-    ]
+    names, classes = tuple(skipped_names), tuple(skipped_classes)
+    kept = [name for name, module in model.named_modules() if name in names or isinstance(module, classes)]
+    inside = tuple(f"{name}." for name in kept)
+    training = [name for name, _ in training_modules(model) if name not in kept and not name.startswith(inside)]
     if training:
         shown = ", ".join(training[:3]) + (f" and {len(training) - 3} more" if len(training) > 3 else "")
         raise ModelStateError(
             f"{type(model).__name__} is in training mode: {shown} would still use batch statistics or drop values. "
-            f"Call model.eval() before post-training quantization."
+            f"Call model.eval() before post-training quantization. {_KEEP}"
         )
+
+
+def refuse_training_calls(gm: GraphModule) -> None:
+    """Raise if a function would still normalize by the batch or drop values.
+
+    Raises:
+        ModelStateError: names up to three such calls.
+    """
+    found = list(training_calls(GraphView(gm)))
+    if found:
+        raise ModelStateError(
+            f"{shown_calls(found)} would still use batch statistics or drop values: called with training=True (the "
+            "default of F.dropout) or a dropout_p above 0. Pass training=self.training, and call model.eval() before "
+            f"post-training quantization. {_KEEP}"
+        )
+
+
+_KEEP = (
+    "What is to stay random (Monte Carlo dropout) belongs in a submodule of its own that is kept whole: "
+    "PrepareCustomConfig().set_non_traceable_module_names([...])."
+)
 
 
 def _explain(model: nn.Module, tracer: CaptureTracer, error: Exception) -> str:

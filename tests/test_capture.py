@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from qfx import PrepareCustomConfig, convert_fx, get_default_qconfig_mapping, prepare_fx
 from qfx.capture import capture
 from qfx.errors import CaptureError, ModelStateError
 from qfx.graph.provenance import origins
@@ -49,11 +52,114 @@ def test_nodes_know_their_source_line() -> None:
     assert origins(last)[0].module_path == "last"
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm2d(3), nn.Dropout(0.1)])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.BatchNorm2d(3),
+        nn.Dropout(0.1),
+        nn.AlphaDropout(0.1),
+        nn.InstanceNorm2d(3, track_running_stats=True),
+        nn.RReLU(),
+        nn.LSTM(3, 3, 2, dropout=0.5),
+        nn.GRU(3, 3, 2, dropout=0.5),
+        nn.TransformerEncoderLayer(4, 2, 8),
+    ],
+)
 def test_training_mode_is_refused(layer: nn.Module) -> None:
-    with pytest.raises(ModelStateError, match=r"training mode: 0 would still .* Call model.eval\(\)"):
+    with pytest.raises(ModelStateError, match=r"training mode: 0.* would still .* Call model.eval\(\)"):
         capture(nn.Sequential(layer))
     assert capture(nn.Sequential(layer).eval()) is not None
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.InstanceNorm2d(3), nn.LSTM(3, 3, 2), nn.Dropout(0.0), nn.BatchNorm2d(3, track_running_stats=False).eval()],
+)
+def test_a_layer_that_computes_the_same_in_both_modes_is_taken(layer: nn.Module) -> None:
+    assert capture(nn.Sequential(layer)) is not None
+
+
+def test_attention_that_drops_is_refused() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.MultiheadAttention(4, 2, dropout=0.1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x, x, x)[0]
+
+    with pytest.raises(ModelStateError, match="inner would still"):
+        capture(Attention())
+    assert capture(Attention().eval()) is not None
+
+
+class Calls(nn.Module):
+    def __init__(self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function, self.w = function, nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(self, x)
+
+
+TRAINING = {
+    "dropout by default": lambda m, x: F.dropout(x, 0.5),
+    "dropout": lambda m, x: F.dropout(x, 0.5, m.training),
+    "dropout1d": lambda m, x: F.dropout1d(x, 0.5, m.training),
+    "alpha_dropout": lambda m, x: F.alpha_dropout(x, 0.5, m.training),
+    "torch.dropout": lambda m, x: torch.dropout(x, 0.5, m.training),
+    "torch.feature_dropout_": lambda m, x: torch.feature_dropout_(x, p=0.5, train=m.training),
+    "rrelu": lambda m, x: F.rrelu(x, training=m.training),
+    "torch.rrelu": lambda m, x: torch.rrelu(x, 0.1, 0.3, m.training),
+    "batch_norm": lambda m, x: F.batch_norm(x, m.w, m.w, training=m.training),
+    "instance_norm": lambda m, x: F.instance_norm(x, m.w, m.w, use_input_stats=m.training),
+    "attention": lambda m, x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.1 * m.training),
+}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_a_call_that_trains_is_refused(name: str) -> None:
+    with pytest.raises(ModelStateError, match=r"test_capture.py:\d+\) would still .*set_non_traceable_module_names"):
+        capture(Calls(TRAINING[name]))
+    if name != "dropout by default":
+        assert capture(Calls(TRAINING[name]).eval()) is not None
+    with pytest.raises(ModelStateError, match="would still"):
+        capture(torch.fx.symbolic_trace(Calls(TRAINING[name])))
+    assert capture(Calls(TRAINING[name]), inference=False) is not None
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: F.dropout(x, 0.0),
+        lambda m, x: F.batch_norm(x, None, None, training=True),
+        lambda m, x: F.instance_norm(x),
+        lambda m, x: F.alpha_dropout(x, 0.5),
+    ],
+)
+def test_a_call_that_computes_the_same_in_both_modes_is_taken(
+    function: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+) -> None:
+    assert capture(Calls(function)) is not None
+
+
+class MonteCarlo(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(x, 0.5, training=True)
+
+
+@pytest.mark.parametrize("dropout", [MonteCarlo(), nn.Sequential(nn.Dropout(0.5)), nn.Dropout(0.5)])
+def test_what_is_kept_whole_stays_random(dropout: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), dropout)
+    model[0].eval()
+    x = torch.randn(4, 4)
+    custom = PrepareCustomConfig().set_non_traceable_module_names(["1"])
+    prepared = prepare_fx(model, get_default_qconfig_mapping("x86"), (x,), custom)
+    prepared(x)
+    gm = convert_fx(prepared)
+    assert not torch.equal(gm(x), gm(x))
+    with pytest.raises(ModelStateError, match="set_non_traceable_module_names"):
+        prepare_fx(model, get_default_qconfig_mapping("x86"), (x,))
 
 
 def test_an_untraceable_model_says_where_and_what_to_do() -> None:

@@ -68,7 +68,7 @@ def prepare_fx(
         An `ObservedGraphModule`.
 
     Raises:
-        ModelStateError: batch norm or dropout is in training mode, or a weight to be quantized is not float32.
+        ModelStateError: something would still train (dropout, batch norm), or a weight to quantize is not float32.
         CaptureError: the model cannot be traced; the message names the place.
         ConfigError: a configuration is of another type, or asks for what is not built.
         DowngradeError: `strict`, and part of the mapping matches nothing.

@@ -48,7 +48,7 @@ class OfInput(nn.Module):
 
 
 def normalized(model: nn.Module) -> torch.fx.GraphModule:
-    gm = capture(model.eval())
+    gm = capture(model.eval(), inference=False)
     run_steps(gm, NORMALIZE)
     return gm
 

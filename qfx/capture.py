@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional
 
+import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node, Tracer
 from torch.fx.proxy import TraceError
 
 from qfx.errors import CaptureError, ModelStateError
+from qfx.graph.absent import absent
 from qfx.graph.copying import copied, copied_tables
 from qfx.graph.kept import DraftGraphModule
 from qfx.graph.provenance import LINE_KEY, stamp, user_line
@@ -24,10 +26,17 @@ class CaptureTracer(Tracer):
     Args:
         skipped_names: qualified names of submodules to keep as leaves.
         skipped_classes: classes whose instances are kept as leaves.
+        examples: what the model is called with; an optional argument that is not among it has its default in the trace.
     """
 
-    def __init__(self, skipped_names: Iterable[str] = (), skipped_classes: Iterable[type] = ()) -> None:
+    def __init__(
+        self,
+        skipped_names: Iterable[str] = (),
+        skipped_classes: Iterable[type] = (),
+        examples: Sequence[Any] | None = None,
+    ) -> None:
         super().__init__()
+        self.examples = examples
         self.skipped_names = frozenset(skipped_names)
         self.skipped_classes = tuple(skipped_classes)
 
@@ -36,6 +45,34 @@ class CaptureTracer(Tracer):
         ours = m.__module__.startswith("qfx.nn") and not isinstance(m, nn.Sequential)
         asked = module_qualified_name in self.skipped_names or isinstance(m, self.skipped_classes)
         return ours or asked or super().is_leaf_module(m, module_qualified_name)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """The arguments forward is traced with: proxies, but for what is left to its default, or given as None.
+
+        Code may ask whether such an argument is there, which no proxy can answer. The graph says so if another value is
+        passed later.
+        """
+        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        if self.examples is None:
+            return function, args
+        for number, proxy in enumerate(args[1:] if is_module else args):
+            node = getattr(proxy, "node", None)
+            if node is None or node.target.startswith("*"):
+                continue
+            given = number < len(self.examples)
+            left = node.args and not given and not isinstance(node.args[0], torch.Tensor)
+            if not left and not (given and self.examples[number] is None):
+                continue
+            value = node.args[0] if left else None
+            args[number + is_module] = value
+            said = f"the model was prepared for {node.target}={value!r}; give another value among the example_inputs"
+            if value is None:
+                self.create_proxy("call_function", absent, (proxy, said), {})
+                if node.type is None or isinstance(node.type, str):  # TorchScript would take it for a tensor
+                    node.type = Optional[torch.Tensor]  # noqa: UP045  # as code, the other form is not imported
+            else:
+                torch._assert(proxy == value, said)
+        return function, args
 
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
         """A node that knows its source line."""
@@ -49,6 +86,7 @@ def capture(
     *,
     skipped_names: Iterable[str] = (),
     skipped_classes: Iterable[type] = (),
+    examples: Sequence[Any] | None = None,
     inference: bool = True,
     draft: bool = False,
 ) -> GraphModule:
@@ -58,6 +96,7 @@ def capture(
         model: any module; a `GraphModule` is copied as it is. Not changed.
         skipped_names: qualified names of submodules to keep whole (not traced into).
         skipped_classes: classes to keep whole.
+        examples: what the model is called with, if known; see `CaptureTracer`.
         inference: refuse batch norm and dropout in training mode.
         draft: the result is edited next, not run: generate no code for it.
 
@@ -81,7 +120,7 @@ def capture(
         if inference:
             refuse_training_calls(gm)
         return DraftGraphModule.adopt(gm, {}) if draft else gm
-    tracer = CaptureTracer(skipped_names, skipped_classes)
+    tracer = CaptureTracer(skipped_names, skipped_classes, examples)
     try:
         graph: Graph = tracer.trace(model)
     except (

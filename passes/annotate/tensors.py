@@ -28,8 +28,15 @@ def not_float(view: GraphView, example_inputs: Sequence[Any]) -> set[Node]:
     position = 0
     for node in view.gm.graph.nodes:
         if node.op == "placeholder":
-            if position < len(example_inputs):
+            if str(node.target).startswith("*"):  # what is left of them, and keywords
+                rest: Any = {} if str(node.target).startswith("**") else tuple(example_inputs[position:])
+                _note(node, rest, found, containers)
+            elif position < len(example_inputs):
                 _note(node, example_inputs[position], found, containers)
+                if example_inputs[position] is None:
+                    found.add(node)
+            elif node.args:
+                found.add(node)  # left to its default
             position += 1
         elif node.op == "get_attr":
             value = view.value(node)

@@ -179,6 +179,7 @@ def _prepared(
         model,
         skipped_names=custom.non_traceable_module_names,
         skipped_classes=custom.non_traceable_module_classes,
+        examples=example_inputs,
         inference=not training,
         draft=True,
     )

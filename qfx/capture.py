@@ -15,6 +15,7 @@ from qfx.graph.absent import absent
 from qfx.graph.copying import copied, copied_tables
 from qfx.graph.kept import DraftGraphModule
 from qfx.graph.provenance import LINE_KEY, stamp, user_line
+from qfx.graph.ranks import note_ranks
 from qfx.graph.training import shown as shown_calls
 from qfx.graph.training import training_calls, training_modules
 from qfx.graph.view import GraphView
@@ -117,6 +118,7 @@ def capture(
     if isinstance(model, GraphModule):
         gm = copied(model)
         stamp(gm)
+        note_ranks(gm.graph.nodes, examples or ())
         if inference:
             refuse_training_calls(gm)
         return DraftGraphModule.adopt(gm, {}) if draft else gm
@@ -143,6 +145,7 @@ def capture(
     gm.__dict__.update(copied_tables(tables, {}))
     gm.training = model.training
     stamp(gm)
+    note_ranks(gm.graph.nodes, examples or ())
     if inference:
         refuse_training_calls(gm)
     return gm

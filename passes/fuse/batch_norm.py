@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qfx import ops
 from qfx.graph import Param
 from qfx.nn.folding import fold
 from qfx.ops import Op
@@ -24,11 +25,32 @@ def _constant(*names: str):  # type: ignore[no-untyped-def]
     return constant
 
 
+def normalizes_outputs(m: Match) -> bool | Reject:
+    """Guard: the batch norm normalizes the layer's output channels.
+
+    Of a linear layer's result batch norm takes axis 1, which has the features only where there are two axes.
+    """
+    layer, mean = m.weighted, m.bn.input("mean")
+    if layer.op is not ops.linear:
+        return True
+    w = layer.input("w")
+    if isinstance(w, Param) and isinstance(mean, Param) and w.tensor.shape[0] != mean.tensor.numel():
+        return Reject(
+            f"{m.bn.node} normalizes {mean.tensor.numel()} channels, {layer.node} has {w.tensor.shape[0]} features",
+            m.bn.node,
+        )
+    dims = m.view.rank(layer.inputs[0])
+    if dims == 2:
+        return True
+    seen = "is not known to have two axes (give example_inputs)" if dims is None else f"has {dims} axes"
+    return Reject(f"the input of {layer.node} {seen}; {m.bn.node} normalizes axis 1", m.bn.node)
+
+
 def _rule(op: Op) -> Rule:
     transposed = op in TRANSPOSED
 
     # Readers of the batch norm's own tensors do not matter: they are not changed.
-    @rule(weighted_bn(op), where=(owned("w", "b"), _constant("mean", "var", "gamma", "beta")))
+    @rule(weighted_bn(op), where=(owned("w", "b"), _constant("mean", "var", "gamma", "beta"), normalizes_outputs))
     def fold_batch_norm(m: Match, g: Rewriter) -> object:
         tensors = {
             name: getattr(m, name).tensor if getattr(m, name) is not None else None for name in ("b", "gamma", "beta")

@@ -12,6 +12,7 @@ from torch import nn
 
 from qfx.nn import intrinsic
 from qfx.passes.annotate.choices import configured_as
+from qfx.passes.fuse.batch_norm import normalizes_outputs
 from qfx.passes.fuse.intrinsic import called_once
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
@@ -47,7 +48,7 @@ def _is_module(m: Match) -> bool | Reject:
 
 
 def _collect(pattern: Pattern) -> Rule:
-    guards = (called_once("weighted", TRAINED), _is_module, called_once("bn", None), _collectable)
+    guards = (called_once("weighted", TRAINED), _is_module, called_once("bn", None), _collectable, normalizes_outputs)
 
     @rule(pattern, where=guards)
     def collect_batch_norm(m: Match, g: Rewriter) -> Any:

@@ -299,6 +299,7 @@ def fuse_fx(
     fuse_custom_config: FuseCustomConfig | dict[str, Any] | None = None,
     backend_config: BackendConfig | dict[str, Any] | None = None,
     *,
+    example_inputs: tuple[Any, ...] | None = None,
     passes: dict[str, list[Step]] | None = None,
 ) -> FusedGraphModule:
     """Fold batch norm and merge relu in a copy of a model in eval mode.
@@ -308,6 +309,8 @@ def fuse_fx(
         fuse_custom_config: attributes to keep.
         backend_config: its fuser methods are run where its patterns match, before our own fusions, which are the same
             for all backends.
+        example_inputs: what the model is called with, if known. A batch norm after a linear layer is folded only where
+            that is known to have two axes.
         passes: your own passes by the stage they run after.
 
     Raises:
@@ -322,7 +325,7 @@ def fuse_fx(
     """
     custom = _as(FuseCustomConfig, fuse_custom_config, "fuse_custom_config") or FuseCustomConfig()
     backend = _as(BackendConfig, backend_config, "backend_config")
-    gm = capture(model, draft=True)
+    gm = capture(model, examples=example_inputs, draft=True)
     run_steps(gm, Pipeline("fuse", with_passes(prepare_stages(backend), passes)).steps)
     _preserve(model, gm, custom.preserved_attributes)
     made = FusedGraphModule.adopt(gm)

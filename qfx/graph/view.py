@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from qfx import ops
 from qfx.graph.attributes import get_attribute
+from qfx.graph.ranks import rank
 from qfx.graph.values import Param, Reading
 from qfx.graph.writes import says_it_writes
 from qfx.ops import Op
@@ -42,6 +43,7 @@ class GraphView:
         self._callers: dict[int, int] | None = None
         self._calls: dict[Node, int] = {}
         self._regions: dict[Node, int] | None = None
+        self._ranks: dict[Node, int | None] = {}
         self._modules: dict[str, torch.nn.Module] = dict(gm.named_modules(remove_duplicate=False))
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -198,6 +200,11 @@ class GraphView:
     def forget_regions(self) -> None:
         """Mutations came or went."""
         self._regions = None
+
+    # -- shapes ----------------------------------------------------------------------------------------------------
+    def rank(self, value: Any) -> int | None:
+        """How many dimensions a value has; None where neither the graph nor the example inputs tell."""
+        return rank(self, value, self._ranks)
 
     # -- keeping up ------------------------------------------------------------------------------------------------
     def created(self, node: Node, near: Node) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import qfx
+from qfx.capture import capture
 from qfx.passes.fuse.batch_norm import FOLD_BATCH_NORM
 
 
@@ -78,7 +80,7 @@ CASES = {
         lambda: nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2, output_padding=1, stride=2), nn.BatchNorm2d(6)),
         (2, 4, 5, 5),
     ),
-    "linear": (lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)), (5, 4)),
+    "linear": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6)), (5, 2, 2)),
     "functional": (Functional, (2, 4, 5, 5)),
 }
 
@@ -131,3 +133,58 @@ def test_the_module_keeps_its_name_and_the_model_is_not_changed() -> None:
     assert folded.get_submodule("0").bias is not None
     assert model[0].bias is None
     assert dict(folded.named_children()).keys() == {"0"}
+
+
+class Tokens(nn.Module):
+    """Batch norm takes axis 1 of (batch, tokens, features)."""
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.fc, self.bn = nn.Linear(8, features), nn.BatchNorm1d(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn(self.fc(x))
+
+
+class TokensOfFunctions(Tokens):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.linear(x, self.fc.weight, self.fc.bias)
+        return F.batch_norm(x, self.bn.running_mean, self.bn.running_var, self.bn.weight, self.bn.bias)
+
+
+@pytest.mark.parametrize("kind", [Tokens, TokensOfFunctions])
+@pytest.mark.parametrize(
+    ("sizes", "shape", "reason"),
+    [
+        ((6, 5), (4, 5, 8), "normalizes 5 channels, .* has 6 features"),
+        ((5, 5), (4, 5, 8), "the input of .* has 3 axes; .* normalizes axis 1"),
+        ((5, 5), (4, 8), None),
+    ],
+)
+def test_a_linear_layer_takes_its_batch_norm_in_two_dimensions_only(
+    kind: type[Tokens], sizes: tuple[int, int], shape: tuple[int, ...], reason: str | None
+) -> None:
+    model, x = randomized(kind(*sizes)), torch.randn(shape)
+    folded = qfx.rewrite(capture(model, examples=(x,)), FOLD_BATCH_NORM)
+    assert fold_count(folded) == (reason is None)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=2e-5)
+    if reason is not None:
+        (said,) = folded.meta["qfx_logs"][0].rules["fold_batch_norm"].misses.values()
+        assert re.search(reason, said)
+    for prepare, mode in ((qfx.prepare_fx, model), (qfx.prepare_qat_fx, model)):
+        prepared = prepare(mode, qfx.get_default_qconfig_mapping("x86"), (x,))
+        if prepare is qfx.prepare_fx:
+            torch.testing.assert_close(prepared(x), model(x), rtol=1e-4, atol=2e-5)
+        calls = [type(prepared.get_submodule(str(n.target))) for n in prepared.graph.nodes if n.op == "call_module"]
+        assert (nn.BatchNorm1d in calls) is (reason is not None and kind is Tokens)
+        prepared(x)
+        int8 = qfx.convert_fx(prepared)
+        assert float((int8(x) - model(x)).detach().abs().max()) < 0.3
+
+
+def test_without_examples_a_linear_layer_keeps_its_batch_norm() -> None:
+    model, x = randomized(Tokens(5, 5)), torch.randn(4, 8)
+    assert [name for name, _ in qfx.fuse_fx(model).named_children()] == ["fc", "bn"]
+    fused = qfx.fuse_fx(model, example_inputs=(x,))
+    assert [name for name, _ in fused.named_children()] == ["fc"]
+    torch.testing.assert_close(fused(x), model(x), rtol=1e-4, atol=2e-5)

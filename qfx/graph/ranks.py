@@ -1,0 +1,158 @@
+"""How many dimensions a value has, as far as the graph and the example inputs tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.fx import Node
+
+from qfx.graph.values import Param, Reading
+from qfx.ops import QParamClass
+
+if TYPE_CHECKING:
+    from qfx.graph.view import GraphView
+
+KEY = "qfx_rank"
+Rank = int | None
+
+
+def note_ranks(nodes: Iterable[Node], examples: Iterable[Any]) -> None:
+    """Write the ranks of the example inputs into the metadata of the placeholders among `nodes`."""
+    inputs = (node for node in nodes if node.op == "placeholder")
+    for node, example in zip(inputs, examples, strict=False):
+        if isinstance(example, torch.Tensor) and not str(node.target).startswith("*"):
+            node.meta[KEY] = example.dim()
+
+
+def rank(view: GraphView, node: Any, known: dict[Node, Rank]) -> Rank:
+    """The number of dimensions of a value; None where nothing tells.
+
+    Args:
+        view: the graph.
+        node: a node or a `Param`.
+        known: what was worked out before; filled in.
+    """
+    if isinstance(node, Param):
+        return node.tensor.dim()
+    if not isinstance(node, Node):
+        return 0 if isinstance(node, int | float) else None
+    stack = [node]
+    while stack:
+        each = stack[-1]
+        missing = [source for source in each.all_input_nodes if source not in known]
+        if each in known or not missing or _noted(each) is not None:
+            stack.pop()
+            if each not in known:
+                known[each] = _rank(view, each, known)
+        else:
+            stack.extend(missing)
+    return known[node]
+
+
+def _noted(node: Node) -> Rank:
+    if KEY in node.meta:
+        return int(node.meta[KEY])
+    value = node.meta.get("val")  # what torch.export leaves
+    return value.dim() if isinstance(value, torch.Tensor) else None
+
+
+def _rank(view: GraphView, node: Node, known: dict[Node, Rank]) -> Rank:
+    noted = _noted(node)
+    if noted is not None:
+        return noted
+    if node.op == "get_attr":
+        value = view.value(node)
+        return value.tensor.dim() if isinstance(value, Param) else None
+    reading = view.read(node)
+
+    def of(value: Any) -> Rank:
+        return known.get(value) if isinstance(value, Node) else rank(view, value, known)
+
+    rule = _RULES.get(reading.op.name)
+    if rule is not None:
+        return rule(reading, of)
+    keeps = reading.op.qparams is not QParamClass.NEVER or reading.op.name in _KEEPING
+    return of(reading.inputs[0]) if keeps and not reading.op.opaque and reading.inputs else None
+
+
+Rule = Callable[[Reading, Callable[[Any], Rank]], Rank]
+
+# Ops whose parameters are never those of their input, but whose shape is.
+_KEEPING = frozenset(["gelu", "silu", "mish", "softplus", "softsign", "exp", "sqrt", "neg", "abs", "to"])
+
+
+def _widest(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
+    ranks = [of(value) for value in reading.inputs[:2]]
+    return None if None in ranks else max(rank for rank in ranks if rank is not None)
+
+
+def _flatten(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
+    start, end = reading.attrs["start_dim"], reading.attrs["end_dim"]
+    if isinstance(start, int) and start >= 0 and end == -1:
+        return start + 1
+    before = of(reading.inputs[0])
+    if before is None or not (isinstance(start, int) and isinstance(end, int)):
+        return None
+    return before - (end % before - start % before) if before else 1
+
+
+def _listed(attribute: str) -> Rule:
+    def listed(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
+        sizes = reading.attrs[attribute]
+        return len(sizes) if isinstance(sizes, tuple | list) else None
+
+    return listed
+
+
+def _plus(number: int) -> Rule:
+    def plus(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
+        before = of(reading.inputs[0])
+        return None if before is None else before + number
+
+    return plus
+
+
+def _reduced(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
+    before, dims = of(reading.inputs[0]), reading.attrs["dim"]
+    if reading.attrs["keepdim"]:
+        return before
+    if dims is None:
+        return 0
+    count = len(dims) if isinstance(dims, tuple | list) else 1
+    return None if before is None else before - count
+
+
+def _first_item(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
+    items = reading.inputs[0]
+    return of(items[0]) if isinstance(items, tuple) and items else None
+
+
+def _unknown(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
+    return None
+
+
+def _item(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
+    """An item of a split has the rank of what was split, which the split stands for; of the rest nothing is said."""
+    source = reading.inputs[0]
+    split = isinstance(source, Node) and str(getattr(source.target, "__name__", source.target)) in ("chunk", "split")
+    return of(source) if split and isinstance(reading.attrs["index"], int) else None
+
+
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(("add", "sub", "mul", "div", "pow"), _widest),
+    **dict.fromkeys(("mean", "sum"), _reduced),
+    **dict.fromkeys(("squeeze", "unbind", "unflatten", "matmul", "repeat_interleave", "max", "min"), _unknown),
+    "flatten": _flatten,
+    "reshape": _listed("shape"),
+    "expand": _listed("shape"),
+    "repeat": _listed("repeats"),
+    "unsqueeze": _plus(1),
+    "select": _plus(-1),
+    "embedding": _plus(1),
+    "cat": _first_item,
+    "stack": _unknown,
+    "getitem": _item,
+    "bilinear": _unknown,
+}

@@ -101,13 +101,16 @@ class _Solved:
     def of(self, observer: Any) -> QParams:
         return self._known[observer]
 
-    def shape(self, observer: Any) -> list[int]:
-        """The shape of the value whose node comes next, as it was seen last; ``[]`` where nothing tells."""
+    def seen(self, observer: Any) -> tuple[list[int], bool]:
+        """Of the value whose node comes next: its shape when it was seen last, ``[]`` where nothing tells; and whether
+        it is float32, as far as is known."""
         number = self._met[observer]
         self._met[observer] += 1
         inner = watching(observer)
-        seen = getattr(inner, "seen_shapes", [])
-        return list(seen[number]) if len(seen) == getattr(inner, "values", 1) else []
+        shapes, floats = getattr(inner, "seen_shapes", []), getattr(inner, "seen_float32", [])
+        if len(shapes) != getattr(inner, "values", 1):
+            return [], all(floats)
+        return list(shapes[number]), floats[number] if len(floats) == len(shapes) else True
 
     def problems(self, observer: Any) -> list[str]:
         return self._problems[observer]
@@ -164,9 +167,13 @@ def _ready(context: Context, node: Node) -> Any:
 def _replace(context: Context, node: Node, observer: Any, solved: _Solved, names: _Names, found: Converted) -> None:
     g, value = context.rewriter, node.args[0]
     assert isinstance(value, Node)
-    found.shapes[value.name] = solved.shape(observer)
+    found.shapes[value.name], float32 = solved.seen(observer)
     if not dtypes.is_integer(observer.dtype):
         found.unquantized[value.name] = f"{observer.dtype} has no quantized form here"
+        _splice(context, node, value)
+        return
+    if not float32:
+        found.unquantized[value.name] = "it is not float32, and quantized kernels stand between float32 values"
         _splice(context, node, value)
         return
     problems = solved.problems(observer)

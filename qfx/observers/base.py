@@ -32,8 +32,9 @@ class ObserverBase(QuickAttributes, ABC, nn.Module):
         batches: how many non-empty tensors were seen; 0 also after loading a state dict, which does not say.
         seen_shape: shape of the last one, ``[]`` before.
         values: how many values of a graph share this observer, 1 by default; it is called once for each.
-        seen_shapes: shapes of the last ones, one for each of ``values``, in the order of calls. None of these is part
-            of the state dict.
+        seen_shapes: shapes of the last ones, one for each of ``values``, in the order of calls.
+        seen_float32: whether each of these was float32, the only dtype kernels quantize from. None of these is part of
+            the state dict.
     """
 
     def __init__(self, dtype: Any, is_dynamic: bool = False) -> None:
@@ -42,6 +43,7 @@ class ObserverBase(QuickAttributes, ABC, nn.Module):
         self.is_dynamic = is_dynamic
         self.seen_shape: list[int] = []
         self.seen_shapes: list[list[int]] = []
+        self.seen_float32: list[bool] = []
         self.values = 1
         self.batches = 0
 
@@ -63,8 +65,10 @@ class ObserverBase(QuickAttributes, ABC, nn.Module):
             return False
         self.seen_shape = list(x.shape)
         self.seen_shapes.append(self.seen_shape)
+        self.seen_float32.append(x.dtype == torch.float32)
         if len(self.seen_shapes) > self.values:
             self.seen_shapes.pop(0)
+            self.seen_float32.pop(0)
         self.batches += 1
         return True
 
@@ -94,6 +98,7 @@ class UniformQuantizationObserverBase(ObserverBase):
     max_val: Tensor
     seen_shape: list[int]
     seen_shapes: list[list[int]]
+    seen_float32: list[bool]
 
     # The layout of the state dict, shared with the original: 2 made eps a buffer, 3 renamed min_vals/max_vals to
     # min_val/max_val and gave the histogram's unset range shape () instead of (0,).
@@ -228,6 +233,7 @@ class UniformQuantizationObserverBase(ObserverBase):
     def _forget(self) -> None:
         self.seen_shape = torch.jit.annotate(list[int], [])
         self.seen_shapes = torch.jit.annotate(list[list[int]], [])
+        self.seen_float32 = torch.jit.annotate(list[bool], [])
         self.batches = 0
         self._saw_empty = False
         self._saw_integers = False

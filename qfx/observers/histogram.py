@@ -44,6 +44,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
     histogram: Tensor
     seen_shape: list[int]
     seen_shapes: list[list[int]]
+    seen_float32: list[bool]
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class FixedQParamsObserver(ObserverBase):
     zero_point: Tensor
     seen_shape: list[int]
     seen_shapes: list[list[int]]
+    seen_float32: list[bool]
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class _NoQParams(ObserverBase):
 
     seen_shape: list[int]
     seen_shapes: list[list[int]]
+    seen_float32: list[bool]
 
     def forward(self, x: Tensor) -> Tensor:
         """Note the shape of ``x`` and return it."""
@@ -162,6 +164,7 @@ class RecordingObserver(_NoQParams):
     tensor_val: list[Tensor]
     seen_shape: list[int]
     seen_shapes: list[list[int]]
+    seen_float32: list[bool]
 
     def __init__(self, dtype: torch.dtype = torch.quint8) -> None:
         super().__init__(dtype=dtype, is_dynamic=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,30 @@ def supported(kernel: Kernel, site: Callable[[Match], KernelSite | Reject] = sit
         return True if refused is None else Reject(refused.reason, m.op.node)
 
     return supports
+
+
+_DIMENSIONS = re.compile(r"(\d)d$")
+
+
+def batched(result: str, *, linear: bool = True) -> Guard:
+    """Guard: a layer or pool saw a batch; the float op takes one sample alone, the kernels do not.
+
+    Args:
+        result: name of the quantize that reads the op's result, whose shape calibration told.
+        linear: whether a linear layer needs a batch, too.
+    """
+
+    def batched_(m: Match) -> bool | Reject:
+        gm: Any = m.view.gm
+        value = getattr(m, result).node.args[0]
+        shape = getattr(gm, "plan", {}).get("shapes", {}).get(value.name)
+        found = _DIMENSIONS.search(m.op.op.name)
+        alone = 1 + (int(found[1]) if found is not None else 0)
+        if not shape or len(shape) > alone or (found is None and not linear):
+            return True
+        return Reject(f"{m.op.node} gave a result of shape {shape}: the kernels take batches, not samples", m.op.node)
+
+    return batched_
 
 
 def constant(value: Any) -> Any:

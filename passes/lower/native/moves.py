@@ -10,7 +10,7 @@ from qfx.kernels.native import NATIVE
 from qfx.ops import Op, QParamClass
 from qfx.passes.lower.codes import output, per_tensor_output
 from qfx.passes.lower.parameters import parameters, quantized_items, same_parameters
-from qfx.passes.lower.site import supported
+from qfx.passes.lower.site import batched, supported
 from qfx.passes.lower.splits import SPLITS
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
@@ -24,6 +24,8 @@ LISTS = (ops.cat, ops.stack)
 def _same(op: Op) -> Rule:
     kernel = NATIVE.get(op.name)  # what only moves values needs none
     takes = () if kernel is None else (supported(kernel),)
+    if op in (ops.max_pool3d, ops.avg_pool3d):
+        takes = (*takes, batched("out"))
 
     @rule(shapes.same(op), where=(per_tensor_output, *takes, same_parameters))
     def lower_same(m: Match, g: Rewriter) -> Node:

@@ -17,7 +17,7 @@ from qfx.nn.intrinsic import quantized as fused
 from qfx.nn.quantized import reference
 from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
-from qfx.passes.lower.site import constant, supported
+from qfx.passes.lower.site import batched, constant, supported
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
 from qfx.patterns import Match
@@ -42,6 +42,9 @@ MODULES: dict[type[nn.Module], tuple[str, Any, Any]] = {
 FUSED = (intrinsic.LinearReLU, intrinsic.ConvReLU1d, intrinsic.ConvReLU2d, intrinsic.ConvReLU3d)
 ADDED: tuple[type[nn.Module], ...] = (intrinsic.ConvAdd2d, intrinsic.ConvAddReLU2d)
 CONTAINERS = (*FUSED, *ADDED, intrinsic.LinearLeakyReLU, intrinsic.LinearTanh)
+
+
+_GUARDS = (per_tensor_output, constant_clamps, batched("out"))
 
 
 # -- functions -----------------------------------------------------------------------------------------------------
@@ -74,7 +77,7 @@ def function_weight(m: Match) -> torch.Tensor:
 def _function(op: Op) -> Rule:
     kernel = KERNELS[op.name]
 
-    @rule(weighted_function(op), where=(per_tensor_output, constant_clamps, supported(kernel, function_site)))
+    @rule(weighted_function(op), where=(*_GUARDS, supported(kernel, function_site)))
     def lower_function(m: Match, g: Rewriter) -> Node:
         site = function_site(m)
         assert isinstance(site, KernelSite)
@@ -139,7 +142,7 @@ def _module_supported(m: Match) -> bool | Reject:
 
 
 def _module(cls: type[nn.Module]) -> Rule:
-    @rule(module_pattern(opaque(cls)), where=(per_tensor_output, constant_clamps, _module_supported))
+    @rule(module_pattern(opaque(cls)), where=(*_GUARDS, _module_supported))
     def lower_module(m: Match, g: Rewriter) -> Node:
         module, inner = module_parts(m)
         kernel, site = _kernel_of(m), module_site(m)

@@ -16,6 +16,7 @@ from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.native.moves import KEEPING
 from qfx.passes.lower.parameters import numbers, quantized_items, same_parameters
+from qfx.passes.lower.site import batched
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Guard, Rule, rule
 from qfx.patterns import Match
@@ -146,7 +147,7 @@ def _nearest(m: Match) -> bool | Reject:
 
 CLAMPS = (ops.relu, ops.relu6, ops.hardtanh, ops.clamp)
 POOLS = (
-    *(_own(op, onednn.max_pool, _max_pool) for op in (ops.max_pool1d, ops.max_pool2d, ops.max_pool3d)),
+    *(_own(op, onednn.max_pool, _max_pool, batched("out")) for op in (ops.max_pool1d, ops.max_pool2d, ops.max_pool3d)),
     *(_own(op, onednn.avg_pool, _avg_pool) for op in (ops.avg_pool1d, ops.avg_pool2d, ops.avg_pool3d)),
     *(
         _own(op, onednn.adaptive_avg_pool, _adaptive)

@@ -18,7 +18,7 @@ from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.native.onednn_only import same_shape
 from qfx.passes.lower.native.weighted import ADDED, FUSED, MODULES, function_site, module_parts, module_site
-from qfx.passes.lower.site import constant
+from qfx.passes.lower.site import batched, constant
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
 from qfx.patterns import Match, Pattern
@@ -73,7 +73,9 @@ def _inside(m: Match) -> Bounds:
 
 
 def _alone(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
-    @rule(pattern, where=(per_tensor_output, constant_clamps, _supported(site_of, add=False)))
+    guards = (per_tensor_output, constant_clamps, batched("out", linear=False), _supported(site_of, add=False))
+
+    @rule(pattern, where=guards)
     def lower_weighted(m: Match, g: Rewriter) -> Node:
         site = site_of(m)
         assert isinstance(site, KernelSite)
@@ -108,7 +110,8 @@ def _only_relu(m: Match) -> bool | Reject:
 
 
 def _with_add(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
-    guards = (per_tensor_output, constant_clamps, _supported(site_of, add=True), _same_shapes, _only_relu)
+    shaped = (batched("inside", linear=False), _same_shapes)
+    guards = (per_tensor_output, constant_clamps, *shaped, _supported(site_of, add=True), _only_relu)
 
     @rule(pattern, where=guards)
     def lower_weighted_add(m: Match, g: Rewriter) -> Node:

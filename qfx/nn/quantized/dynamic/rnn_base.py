@@ -271,7 +271,7 @@ class RNNBase(nn.Module):
     def _of(cls, mod: Any, flat: dict[str, Any], dtype: torch.dtype, engine: str | None) -> Any:
         kind: Any = cls
         if cls is RNNBase:
-            kind = next(one for one in RNNBase.__subclasses__() if one._FLOAT_MODULE is type(mod))
+            kind = next(one for one in RNNBase.__subclasses__() if one._FLOAT_MODULE.__name__ == mod.mode)
         with empty():
             made = kind(
                 mod.input_size, mod.hidden_size, mod.num_layers, mod.bias, mod.batch_first, mod.dropout,

@@ -4,7 +4,7 @@ backend.
 No ``from __future__ import annotations`` here: TorchScript reads the annotations of attributes as objects.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,7 +14,7 @@ from qfx.quick import QuickAttributes
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_affine_float_qparams)
 _SCHEMES = (None, torch.per_tensor_affine, *_PER_CHANNEL)
 # The storage of each quantized dtype and its range of codes; the plain dtypes stand for themselves.
-_STORAGE = {
+STORAGE = {
     torch.quint8: (torch.uint8, 0, 255),
     torch.qint8: (torch.int8, -128, 127),
     torch.qint32: (torch.int32, -(2**31), 2**31 - 1),
@@ -23,6 +23,79 @@ _STORAGE = {
     torch.int8: (torch.int8, -128, 127),
     torch.int32: (torch.int32, -(2**31), 2**31 - 1),
 }
+
+
+def along_axis(qparam: torch.Tensor, like: torch.Tensor, per_channel: bool, axis: int) -> torch.Tensor:
+    """A scale or zero point in a shape that broadcasts with the weight."""
+    if not per_channel:
+        return qparam
+    shape = [1] * like.dim()
+    shape[axis] = -1
+    return qparam.reshape(shape)
+
+
+def plain_codes(
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    per_channel: bool,
+    axis: int,
+    low: int,
+    high: int,
+    storage: torch.dtype,
+) -> torch.Tensor:
+    """The codes of a weight as a plain integer tensor."""
+    # Dividing by the scale and multiplying by its inverse differ by an ulp, and so sometimes by a code; the original
+    # multiplies.
+    inverse = 1.0 / along_axis(scale, weight, per_channel, axis)
+    codes = torch.round(weight * inverse) + along_axis(zero_point, weight, per_channel, axis)
+    return codes.clamp(low, high).to(storage)
+
+
+def quantized_weight(
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    quantized: bool,
+    plain: bool,
+    per_channel: bool,
+    axis: int,
+    low: int,
+    high: int,
+    dtype: torch.dtype,
+    storage: torch.dtype,
+) -> torch.Tensor:
+    """The weight as integers: a quantized tensor, or a ``plain`` one; cast to ``dtype`` where it is not
+    ``quantized``."""
+    if not quantized:
+        return weight.to(dtype)
+    if plain:
+        return plain_codes(weight, scale, zero_point, per_channel, axis, low, high, storage)
+    if per_channel:
+        return torch.quantize_per_channel(weight, scale, zero_point, axis, dtype)
+    return torch.quantize_per_tensor(weight, scale, zero_point, dtype)
+
+
+def float_weight(
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    quantized: bool,
+    plain: bool,
+    per_channel: bool,
+    axis: int,
+    low: int,
+    high: int,
+    dtype: torch.dtype,
+    storage: torch.dtype,
+) -> torch.Tensor:
+    """The weight after a round trip through what :func:`quantized_weight` gives."""
+    if quantized and plain:
+        codes = plain_codes(weight, scale, zero_point, per_channel, axis, low, high, storage)
+        offset = codes.to(torch.float) - along_axis(zero_point, codes, per_channel, axis)
+        return offset * along_axis(scale, codes, per_channel, axis)
+    stored = quantized_weight(weight, scale, zero_point, quantized, plain, per_channel, axis, low, high, dtype, storage)
+    return stored.dequantize() if quantized else stored.to(weight.dtype)
 
 
 class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
@@ -54,6 +127,20 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
     weight_axis: torch.Tensor
     weight: torch.Tensor
 
+    if TYPE_CHECKING:  # TorchScript reads the annotations that are there when it runs
+        weight_qscheme: Any
+        weight_dtype: Any
+        weight_quant_min: Any
+        weight_quant_max: Any
+        weight_axis_int: Any
+        is_decomposed: bool
+        _quantized: Any
+        _plain: Any
+        _per_channel: Any
+        _low: Any
+        _high: Any
+        _storage_dtype: Any
+
     def _bind(self) -> None:
         """Set what the class needs beside the float class's attributes."""
 
@@ -63,7 +150,7 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
         scheme, dtype = weight_qparams["qscheme"], weight_qparams["dtype"]
         if scheme not in _SCHEMES:
             raise ConfigError(f"qscheme: {scheme} is not supported in reference {self._get_name()}; use an affine one")
-        quantized = dtype in _STORAGE
+        quantized = dtype in STORAGE
         if scheme is not None and not quantized and dtype not in (torch.float16, torch.float, torch.bfloat16):
             raise ConfigError(f"dtype: {dtype} is not supported for the weight of reference {self._get_name()}")
         self.__dict__.update(  # plain values: setting them one by one would ask of each whether it is a parameter
@@ -86,7 +173,7 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
     def _resolve(self, quant_min: int | None, quant_max: int | None) -> None:
         """Work out what ``get_weight`` needs as plain attributes, which TorchScript and export can read."""
         scheme, dtype = self.weight_qscheme, self.weight_dtype
-        storage, low, high = _STORAGE.get(dtype, (dtype, 0, 0))
+        storage, low, high = STORAGE.get(dtype, (dtype, 0, 0))
         self.__dict__.update(
             weight_quant_min=quant_min,
             weight_quant_max=quant_max,
@@ -94,7 +181,7 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
             _low=low if quant_min is None else quant_min,
             _high=high if quant_max is None else quant_max,
             _per_channel=scheme in _PER_CHANNEL,
-            _quantized=scheme is not None and dtype in _STORAGE,
+            _quantized=scheme is not None and dtype in STORAGE,
             # Plain integer dtypes have no quantized tensor, so they are always handed out as integers.
             _plain=self.is_decomposed or dtype is storage,
             weight_axis_int=int(self.weight_axis),
@@ -107,42 +194,19 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
             A quantized tensor of ``weight_dtype``; a plain integer tensor where ``is_decomposed`` or where the dtype
             is a plain one; the weight cast to ``weight_dtype`` where that is a float one.
         """
-        weight = self.weight
-        if not self._quantized:
-            return weight.to(self.weight_dtype)
-        if self._plain:
-            return self._codes(weight)
-        if self._per_channel:
-            return torch.quantize_per_channel(
-                weight, self.weight_scale, self.weight_zero_point, self.weight_axis_int, self.weight_dtype
-            )
-        return torch.quantize_per_tensor(weight, self.weight_scale, self.weight_zero_point, self.weight_dtype)
+        return quantized_weight(
+            self.weight, self.weight_scale, self.weight_zero_point, self._quantized, self._plain, self._per_channel,
+            self.weight_axis_int, self._low, self._high, self.weight_dtype, self._storage_dtype,
+        )  # fmt: skip
 
     def get_weight(self) -> torch.Tensor:
         """The float weight after a round trip through its integers: what the quantized kernels compute with."""
         if self.weight_qscheme is None:
             return self.weight
-        if not self._quantized:
-            return self.get_quantized_weight().to(self.weight.dtype)
-        if self._plain:
-            codes = self._codes(self.weight)
-            offset = codes.to(torch.float) - self._along_axis(self.weight_zero_point, codes)
-            return offset * self._along_axis(self.weight_scale, codes)
-        return self.get_quantized_weight().dequantize()
-
-    def _along_axis(self, qparam: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        if not self._per_channel:
-            return qparam
-        shape = [1] * like.dim()
-        shape[self.weight_axis_int] = -1
-        return qparam.reshape(shape)
-
-    def _codes(self, weight: torch.Tensor) -> torch.Tensor:
-        # Dividing by the scale and multiplying by its inverse differ by an ulp, and so sometimes by a code; the
-        # original multiplies.
-        inverse = 1.0 / self._along_axis(self.weight_scale, weight)
-        codes = torch.round(weight * inverse) + self._along_axis(self.weight_zero_point, weight)
-        return codes.clamp(self._low, self._high).to(self._storage_dtype)
+        return float_weight(
+            self.weight, self.weight_scale, self.weight_zero_point, self._quantized, self._plain, self._per_channel,
+            self.weight_axis_int, self._low, self._high, self.weight_dtype, self._storage_dtype,
+        )  # fmt: skip
 
     # State dict: weight_qscheme and weight_dtype as objects, then the tensors; the axis only for per_channel_affine.
 

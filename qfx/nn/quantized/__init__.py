@@ -8,6 +8,7 @@ from qfx.nn.quantized import functional, reference
 from qfx.nn.quantized.activation import ELU, Hardswish, LeakyReLU, PReLU, ReLU6, Sigmoid, Softmax
 from qfx.nn.quantized.batchnorm import BatchNorm2d, BatchNorm3d
 from qfx.nn.quantized.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from qfx.nn.quantized.custom import LSTM, MultiheadAttention
 from qfx.nn.quantized.dropout import Dropout
 from qfx.nn.quantized.embedding import Embedding, EmbeddingBag, EmbeddingPackedParams
 from qfx.nn.quantized.functional_modules import FloatFunctional, FXFloatFunctional, QFunctional
@@ -18,6 +19,7 @@ from qfx.nn.quantized.quantize import DeQuantize, Quantize
 
 __all__ = [
     "ELU",
+    "LSTM",
     "BatchNorm2d",
     "BatchNorm3d",
     "Conv1d",
@@ -43,6 +45,7 @@ __all__ = [
     "Linear",
     "LinearPackedParams",
     "MaxPool2d",
+    "MultiheadAttention",
     "PReLU",
     "QFunctional",
     "Quantize",

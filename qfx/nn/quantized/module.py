@@ -31,6 +31,27 @@ def check_rank(x: torch.Tensor, rank: int, layout: str) -> None:
             raise InputError(f"Input shape must be `{layout}`! but it is {tuple(x.shape)}")
 
 
+def refuse(message: str) -> None:
+    """Raise an error about an input, in Python one of qfx's; a script knows the builtin one only."""
+    if is_scripting():
+        raise RuntimeError(message)
+    else:
+        raise InputError(message)
+
+
+def cat(tensors: list[torch.Tensor], dim: int) -> torch.Tensor:
+    """Concatenate; quantized tensors take the qparams of the first, without torch's warning that they differ."""
+    first = tensors[0]
+    if first.is_quantized:
+        return torch.ops.quantized.cat(tensors, dim, first.q_scale(), first.q_zero_point())  # type: ignore[no-any-return]
+    return torch.cat(tensors, dim)
+
+
+def stack(tensors: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
+    """As :func:`cat`, along a new dimension."""
+    return cat([tensor.unsqueeze(dim) for tensor in tensors], dim)
+
+
 def refuse_devices(owner: str, device: Any) -> None:
     """Quantized kernels exist for the CPU only; say so where the module is made, not where the first kernel fails."""
     if device is not None and torch.device(device).type != "cpu":

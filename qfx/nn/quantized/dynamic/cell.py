@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qfx.errors import ConfigError
 from qfx.nn.errors import ModuleTypeError
 from qfx.nn.quantized.dynamic.packed import PackedPair, unpack_one
-from qfx.nn.quantized.module import empty, fits, take
+from qfx.nn.quantized.module import empty, fits, refuse, take
 from qfx.nn.weights import DynamicWeights
 
 _ops = torch.ops.quantized
@@ -91,18 +91,14 @@ class RNNCellBase(PackedPair):
     def check_forward_input(self, input: Tensor) -> None:
         """Refuse an input of another number of features."""
         if input.size(1) != self.input_size:
-            raise RuntimeError(f"input has inconsistent input_size: got {input.size(1)}, expected {self.input_size}")
+            refuse(f"input has inconsistent input_size: got {input.size(1)}, expected {self.input_size}")
 
     def check_forward_hidden(self, input: Tensor, hx: Tensor, hidden_label: str = "") -> None:
         """Refuse a hidden state of another size than the input's batch and the cell have."""
         if input.size(0) != hx.size(0):
-            raise RuntimeError(
-                f"Input batch size {input.size(0)} doesn't match hidden{hidden_label} batch size {hx.size(0)}"
-            )
+            refuse(f"Input batch size {input.size(0)} doesn't match hidden{hidden_label} batch size {hx.size(0)}")
         if hx.size(1) != self.hidden_size:
-            raise RuntimeError(
-                f"hidden{hidden_label} has inconsistent hidden_size: got {hx.size(1)}, expected {self.hidden_size}"
-            )
+            refuse(f"hidden{hidden_label} has inconsistent hidden_size: got {hx.size(1)}, expected {self.hidden_size}")
 
     def _check(self, input: Tensor, hx: list[Tensor]) -> None:
         if isinstance(input, Tensor):  # an fx proxy has no size yet

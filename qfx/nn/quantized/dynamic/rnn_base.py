@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qfx.errors import ConfigError
 from qfx.nn.errors import InputError, ModuleTypeError
 from qfx.nn.quantized.dynamic.packed import PackedParameter
-from qfx.nn.quantized.module import blank_weight, empty, made_empty
+from qfx.nn.quantized.module import blank_weight, empty, made_empty, refuse
 from qfx.nn.weights import DynamicWeights
 
 _GATES = {"LSTM": 4, "GRU": 3}
@@ -145,11 +145,9 @@ class RNNBase(nn.Module):
         """Refuse an input of another rank or number of features."""
         rank = 2 if batch_sizes is not None else 3
         if input.dim() != rank:
-            raise RuntimeError(f"input must have {rank} dimensions, got {input.dim()}")
+            refuse(f"input must have {rank} dimensions, got {input.dim()}")
         if self.input_size != input.size(-1):
-            raise RuntimeError(
-                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.size(-1)}"
-            )
+            refuse(f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.size(-1)}")
 
     def get_expected_hidden_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
         """(layers * directions, batch, hidden)."""
@@ -161,7 +159,7 @@ class RNNBase(nn.Module):
     ) -> None:
         """Refuse a hidden state of another size."""
         if hx.size() != expected_hidden_size:
-            raise RuntimeError(msg.format(expected_hidden_size, list(hx.size())))
+            refuse(msg.format(expected_hidden_size, list(hx.size())))
 
     def permute_hidden(self, hx: Tensor, permutation: Tensor | None) -> Tensor:
         """Reorder the batch of a hidden state."""

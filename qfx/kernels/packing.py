@@ -112,7 +112,7 @@ class PackedSpec:
     """Everything a packed weight is made from; the thing to keep, copy and save instead of the packed object.
 
     Args:
-        kind: ``"linear"``, ``"linear_fp16"``, ``"conv1d"``, ``"conv2d"`` or ``"conv3d"``.
+        kind: ``"linear"``, ``"linear_fp16"``, ``"linear_sparse"``, ``"conv1d"``, ``"conv2d"`` or ``"conv3d"``.
         weight: the quantized weight, ``torch.qint8``, per tensor or per output channel. Shape ``(out, in)`` for linear,
             ``(out, in / groups, *kernel)`` for a convolution, ``(in, out / groups, *kernel)`` for a transposed one. For
             ``"linear_fp16"`` a float weight, stored as half floats.
@@ -120,6 +120,7 @@ class PackedSpec:
         stride, padding, output_padding, dilation: one int per spatial dimension; empty for linear.
         groups: number of groups of a convolution.
         transposed: whether the convolution is a transposed one.
+        block: rows and columns of the blocks a sparse weight is made of.
         engine: who packs. None takes the engine selected in torch when the spec is made, and records its name, so
             that a copy made under another setting computes the same numbers.
 
@@ -141,6 +142,7 @@ class PackedSpec:
     dilation: tuple[int, ...] = ()
     groups: int = 1
     transposed: bool = False
+    block: tuple[int, ...] = ()
     engine: str | None = None
 
     def __post_init__(self) -> None:
@@ -238,7 +240,7 @@ def unpack(packed: Any, kind: str, *, engine: str | None = None) -> tuple[torch.
         raise ConfigError(f"no packed weight of kind {kind!r}; use one of {', '.join(_KINDS)}")
     with packed_by(engine):
         try:
-            weight, bias = getattr(torch.ops.quantized, _UNPACK[kind])(packed)
+            weight, bias = _UNPACK[kind](packed)[:2]
         except RuntimeError as error:
             raise KernelError(
                 f"cannot unpack this {kind}: {str(error).splitlines()[0]}; keep a PackedSpec and pack from it instead"
@@ -273,11 +275,19 @@ def _prepack_linear_fp16(spec: PackedSpec) -> Any:
     return torch.ops.quantized.linear_prepack_fp16(spec.weight, spec.bias)
 
 
+def _prepack_linear_sparse(spec: PackedSpec) -> Any:
+    return torch.ops.sparse.qlinear_prepack(spec.weight, spec.bias, *spec.block)
+
+
 _KINDS: dict[str, Callable[[PackedSpec], Any]] = {
     "linear": _prepack_linear,
     "linear_fp16": _prepack_linear_fp16,
+    "linear_sparse": _prepack_linear_sparse,
     "conv1d": _prepack_conv,
     "conv2d": _prepack_conv,
     "conv3d": _prepack_conv,
 }
-_UNPACK = {kind: f"{kind}_unpack" for kind in _KINDS} | {"linear_fp16": "linear_unpack_fp16"}
+_UNPACK = {kind: getattr(torch.ops.quantized, f"{kind}_unpack") for kind in _KINDS if "_" not in kind} | {
+    "linear_fp16": torch.ops.quantized.linear_unpack_fp16,
+    "linear_sparse": torch.ops.sparse.qlinear_unpack,
+}

@@ -215,3 +215,12 @@ def test_a_graph_module_calls_with_the_packed_object_and_is_remade_from_the_spec
     torch.backends.quantized.engine = "qnnpack"
     root = {"_packed_weight_0": pickle.loads(pickle.dumps(spec)).pack()}
     assert torch.equal(torch.fx.GraphModule(root, copy.deepcopy(graph_module.graph))(x).int_repr(), y)
+
+
+def test_a_sparse_weight_packs_and_unpacks(int8):
+    weight, bias = int8(8, 16), torch.randn(8)
+    for engine in ("fbgemm", "qnnpack"):
+        packed = packing.PackedSpec("linear_sparse", weight, bias, block=(1, 4), engine=engine).pack()
+        found, found_bias = packing.unpack(packed, "linear_sparse", engine=engine)
+        assert torch.equal(found.int_repr(), weight.int_repr())
+        assert torch.equal(found_bias, bias)

@@ -29,6 +29,7 @@ from qfx.kernels.reference.activations import (
     tanh,
 )
 from qfx.kernels.reference.arithmetic import ENGINES, Engine, onednn_here, requantize, requantize_matmul
+from qfx.kernels.reference.dynamic import dynamic_qparams, linear_dynamic
 from qfx.kernels.reference.elementwise import add, add_scalar, cat, mul, mul_scalar
 from qfx.kernels.reference.matmul import conv, linear
 from qfx.kernels.reference.norms import batch_norm, layer_norm, pad
@@ -56,6 +57,7 @@ __all__ = [
     "clamp",
     "code_of",
     "conv",
+    "dynamic_qparams",
     "elu",
     "hardsigmoid",
     "hardswish",
@@ -64,6 +66,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_dynamic",
     "linear_sums_16bit",
     "max_pool",
     "mean",

@@ -133,12 +133,12 @@ def requantize_matmul(
     sums = float32(acc)
     w_scale = float32(w.scale).reshape(-1)
     if engine in ("onednn", "onednn_avx2"):
-        x_scale = _there_and_back(x.scale)
+        x_scale = there_and_back(x.scale)
         if kind == "linear":
             w_scale = 1.0 / (1.0 / w_scale)
         scaled = sums * x_scale * w_scale if engine == "onednn" else sums * (x_scale * w_scale)
         scaled = scaled if bias is None else scaled + bias
-        codes = torch.round(scaled * (1.0 / _there_and_back(out.scale)) + float(out.scalars()[1]))
+        codes = torch.round(scaled * (1.0 / there_and_back(out.scale)) + float(out.scalars()[1]))
         return saturate(codes, out, relu=relu, clamp=clamp)
     products = float32(x.scale) * w_scale
     if engine == "qnnpack":
@@ -150,6 +150,6 @@ def requantize_matmul(
     return requantize(sums, products / float32(out.scale), out, relu=relu, clamp=clamp)
 
 
-def _there_and_back(scale: float | Tensor) -> Tensor:
-    # Scales travel to oneDNN as rounded reciprocals and are inverted again there.
+def there_and_back(scale: float | Tensor) -> Tensor:
+    """A scale as oneDNN has it: scales travel there as rounded reciprocals and are inverted again."""
     return 1.0 / float32(1.0 / torch.as_tensor(scale, dtype=torch.float64))

@@ -64,12 +64,12 @@ def conv(
         tensor([[[3, 5]]], dtype=torch.uint8)
     """
     axis = 1 if transposed else 0
-    weight = _centered(w, w_qparams, axis)
+    weight = centered(w, w_qparams, axis)
     attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     if transposed:
         attrs["output_padding"] = output_padding
     # float64 adds integers below 2**53 exactly, in any order
-    acc = _CONV[x.dim() - 2, transposed](_centered(x, x_qparams), weight, **attrs)
+    acc = _CONV[x.dim() - 2, transposed](centered(x, x_qparams), weight, **attrs)
     codes = requantize_matmul(
         acc.movedim(1, -1), bias, x_qparams, w_qparams, out, engine=engine, kind="conv", relu=relu, clamp=clamp
     )
@@ -105,11 +105,12 @@ def linear(
     if saturate16:
         acc = linear_sums_16bit(x, w, int(x_qparams.scalars()[1]))
     else:
-        acc = _centered(x, x_qparams) @ _centered(w, w_qparams, 0).T
+        acc = centered(x, x_qparams) @ centered(w, w_qparams, 0).T
     return requantize_matmul(acc, bias, x_qparams, w_qparams, out, engine=engine, kind="linear", relu=relu, clamp=clamp)
 
 
-def _centered(codes: Tensor, qparams: QParams, axis: int | None = None) -> Tensor:
+def centered(codes: Tensor, qparams: QParams, axis: int | None = None) -> Tensor:
+    """Codes minus their zero point, as float64; one zero point per channel along ``axis`` where there are several."""
     zero_point = torch.as_tensor(qparams.zero_point, dtype=torch.float64)
     if axis is not None and zero_point.numel() > 1:
         shape = [1] * codes.dim()

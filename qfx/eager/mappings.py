@@ -124,9 +124,14 @@ DEFAULT_QAT_MODULE_MAPPINGS: Table = {
 """Float class to the class that is trained with a rounded weight."""
 
 DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: Table = {
+    nn.GRUCell: nnqd.GRUCell,
     nn.Linear: nnqd.Linear,
     nnqat.dynamic.Linear: nnqd.Linear,
     nn.modules.linear.NonDynamicallyQuantizableLinear: nnqd.Linear,
+    nn.LSTM: nnqd.LSTM,
+    nn.GRU: nnqd.GRU,
+    nn.LSTMCell: nnqd.LSTMCell,
+    nn.RNNCell: nnqd.RNNCell,
     nni.LinearReLU: nniqd.LinearReLU,
     nn.EmbeddingBag: nnq.EmbeddingBag,
     nn.Embedding: nnq.Embedding,

@@ -42,6 +42,10 @@ DEFAULT_REFERENCE_STATIC_QUANT_MODULE_MAPPINGS: Table = {
     nn.ConvTranspose3d: nnqr.ConvTranspose3d,
     nn.Embedding: nnqr.Embedding,
     nn.EmbeddingBag: nnqr.EmbeddingBag,
+    nn.GRUCell: nnqr.GRUCell,
+    nn.LSTMCell: nnqr.LSTMCell,
+    nn.RNNCell: nnqr.RNNCell,
+    nn.LSTM: nnqr.LSTM,
 }
 """Float class to the reference class that computes in float on a quantized weight."""
 

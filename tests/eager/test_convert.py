@@ -102,6 +102,21 @@ def test_reference_classes() -> None:
     torch.testing.assert_close(model.fc(x), float_model.fc(x), rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("make", [nn.LSTM, nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_reference_classes_with_several_weights(make: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(make(4, 3))
+    qfx.propagate_qconfig_(model, {"0": qfx.default_qconfig})
+    result = qfx.convert(model, is_reference=True)
+    assert type(result[0]) is getattr(quantized.reference, make.__name__)
+    x = torch.randn(2, 4)
+    rounded, exact = result(x), model(x)
+    if isinstance(exact, tuple):
+        rounded, exact = rounded[0], exact[0]
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.02)
+
+
 def test_the_model_itself_stays() -> None:
     layer = nn.Linear(4, 2)
     with pytest.warns(UserWarning, match="the model itself is a Linear and stays one.*QuantWrapper") as caught:
@@ -190,11 +205,6 @@ def test_custom_classes() -> None:
     assert seen == [ObservedCustom, QuantizedCustom]
 
 
-def test_default_custom_classes_are_a_copy() -> None:
-    qfx.get_default_custom_config_dict()["float_to_observed_custom_module_class"].clear()
-    assert nn.LSTM in qfx.get_default_custom_config_dict()["float_to_observed_custom_module_class"]
-
-
 def test_training_flow() -> None:
     def train(model: nn.Module, data: torch.Tensor) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -240,6 +250,28 @@ def test_dynamic_by_name_class_and_dtype() -> None:
     assert type(by_class[0]) is nn.Linear
     assert qfx.quantize_dynamic(model, inplace=True) is model
     assert type(model[0]) is quantized.dynamic.Linear
+
+
+def test_four_bit_tables() -> None:
+    model = nn.Sequential(nn.Embedding(20, 12))
+    result = qfx.quantize_dynamic(model, {nn.Embedding: qfx.float_qparams_weight_only_qconfig_4bit})
+    x = torch.arange(20)
+    # the kernel keeps scales and offsets as half floats
+    torch.testing.assert_close(result(x), result[0].weight().dequantize(), rtol=0, atol=2e-3)
+    torch.testing.assert_close(result(x), model(x), rtol=0, atol=0.25)
+
+
+def test_converting_draws_no_random_numbers() -> None:
+    before = torch.random.get_rng_state()
+    model = qfx.QuantWrapper(Net()).eval()
+    between = torch.random.get_rng_state()
+    assert not torch.equal(before, between)
+    model.qconfig = qfx.default_qconfig
+    qfx.fuse_modules(model, ["module.conv", "module.bn"], inplace=True)
+    prepared = qfx.prepare(model)
+    prepared(torch.ones(1, 3, 8, 8))
+    qfx.convert(prepared)
+    assert torch.equal(torch.random.get_rng_state(), between)
 
 
 @pytest.mark.parametrize("spec", [None, {nn.Linear}])

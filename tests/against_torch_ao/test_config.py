@@ -111,9 +111,6 @@ def patterns(backend: Any) -> dict[Any, dict[str, Any]]:
     found = {}
     for key, made in backend._pattern_complex_format_to_config.items():
         said = {name: held for name, held in made.to_dict().items() if name not in FUNCTIONS}
-        # The original has reference modules of recurrent layers; ours arrive with dynamic quantization.
-        if getattr(made.root_module, "__module__", "") == "torch.nn.modules.rnn":
-            said.pop("reference_quantized_module_for_root", None)
         found[plain(key)] = plain(said)
     return found
 

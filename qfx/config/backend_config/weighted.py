@@ -34,14 +34,14 @@ def rooted(
     pattern: Pattern,
     dtypes: DTypes,
     root: type[nn.Module],
-    in_reference: type[nn.Module] | None,
+    in_reference: type[nn.Module],
     in_training: type[nn.Module] | None = None,
 ) -> BackendPatternConfig:
     """Return a pattern around a module with a weight: its class, its reference form, what replaces it in training."""
     made = config(pattern, dtypes).set_root_module(root)
     if in_training is not None:
         made.set_qat_module(in_training)
-    return made if in_reference is None else made.set_reference_quantized_module(in_reference)
+    return made.set_reference_quantized_module(in_reference)
 
 
 def fused(
@@ -205,7 +205,7 @@ def layer_norms(dtypes: DTypes) -> list[BackendPatternConfig]:
 def recurrent(dtypes: DTypes) -> list[BackendPatternConfig]:
     """Recurrent layers and cells."""
     return [
-        rooted(layer, dtypes, layer, getattr(reference, layer.__name__, None))
+        rooted(layer, dtypes, layer, getattr(reference, layer.__name__))
         for layer in (nn.GRUCell, nn.LSTMCell, nn.RNNCell, nn.LSTM, nn.GRU)
     ]
 

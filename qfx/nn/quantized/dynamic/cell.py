@@ -111,9 +111,9 @@ class RNNCellBase(PackedPair):
         return input.new_zeros([input.size(0), self.hidden_size])
 
     def _biases(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        # The kernel adds the biases packed with the weights and reads none of these, but wants two tensors.
-        ih, hh = self.bias_ih, self.bias_hh
-        return (input if ih is None else ih, input if hh is None else hh)
+        # The kernel adds the biases packed with the weights and reads none of these, but wants two tensors. A module's
+        # own may be None, which torch.jit.trace remembers of the attribute and then finds no kernel for.
+        return (input, input)
 
     def _weight_bias(self) -> dict[str, dict[str, Any]]:
         return {

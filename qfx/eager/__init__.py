@@ -6,6 +6,8 @@ and says which modules are fused. Observers are submodules fed by hooks; convers
 
 from __future__ import annotations
 
+from functools import partial
+
 from qfx.eager.convert import convert
 from qfx.eager.custom import get_default_custom_config_dict
 from qfx.eager.flows import default_eval_fn, quantize, quantize_dynamic, quantize_qat
@@ -41,6 +43,9 @@ from qfx.eager.propagate import propagate_qconfig_
 from qfx.eager.swap import swap_module
 from qfx.nn.intrinsic.fusers import fuse_conv_bn, fuse_conv_bn_relu, fuse_convtranspose_bn, fuse_linear_bn
 from qfx.nn.stubs import DeQuantStub, QuantStub, QuantWrapper
+from qfx.nn.workflow import Workflow, provide
+
+provide(Workflow(partial(prepare, inplace=True), partial(prepare_qat, inplace=True), convert))
 
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
+from qfx.nn import quantizable as nnqa
+from qfx.nn import quantized as nnq
+
 _DEFAULT: dict[str, dict[Any, Any]] = {
-    "float_to_observed_custom_module_class": {},
-    "observed_to_quantized_custom_module_class": {},
+    "float_to_observed_custom_module_class": {
+        nn.LSTM: nnqa.LSTM,
+        nn.MultiheadAttention: nnqa.MultiheadAttention,
+    },
+    "observed_to_quantized_custom_module_class": {
+        nnqa.LSTM: nnq.LSTM,
+        nnqa.MultiheadAttention: nnq.MultiheadAttention,
+    },
 }
 
 

@@ -20,6 +20,7 @@ from qfx.fake_quantize import (
 )
 from qfx.nn import intrinsic as nni
 from qfx.nn import qat as nnqat
+from qfx.nn import quantizable as nnqa
 from qfx.nn import quantized as nnq
 from qfx.nn.intrinsic import qat as nniqat
 from qfx.nn.intrinsic import quantized as nniq
@@ -174,7 +175,7 @@ CONTAINERS = {nn.Sequential}
 
 def no_observer_set() -> set[Any]:
     """Classes that observe themselves inside and so get no observer of their output."""
-    return set()
+    return {nnqa.LSTM, nnqa.MultiheadAttention}
 
 
 def get_default_static_quant_module_mappings() -> Table:

@@ -205,6 +205,11 @@ def test_custom_classes() -> None:
     assert seen == [ObservedCustom, QuantizedCustom]
 
 
+def test_default_custom_classes_are_a_copy() -> None:
+    qfx.get_default_custom_config_dict()["float_to_observed_custom_module_class"].clear()
+    assert nn.LSTM in qfx.get_default_custom_config_dict()["float_to_observed_custom_module_class"]
+
+
 def test_training_flow() -> None:
     def train(model: nn.Module, data: torch.Tensor) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -272,6 +277,16 @@ def test_converting_draws_no_random_numbers() -> None:
     prepared(torch.ones(1, 3, 8, 8))
     qfx.convert(prepared)
     assert torch.equal(torch.random.get_rng_state(), between)
+
+
+@pytest.mark.parametrize("make", [nn.LSTMCell, nn.GRUCell, nn.RNNCell, nn.Linear, nn.LSTM, nn.GRU])
+@pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning")
+def test_dynamic_models_trace_and_script(make: Any) -> None:
+    model = qfx.quantize_dynamic(nn.Sequential(make(4, 3)))
+    x = torch.randn(2, 1, 4) if make in (nn.LSTM, nn.GRU) else torch.randn(2, 4)
+    expected = model(x)
+    for compiled in (torch.jit.trace(model, x), torch.jit.script(model)):
+        torch.testing.assert_close(compiled(x), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("spec", [None, {nn.Linear}])

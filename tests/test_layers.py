@@ -44,6 +44,7 @@ BESIDE = {
     ("nn", "observers"),
     ("nn", "kernels"),
     ("nn", "config"),
+    ("nn", "fake_quantize"),
     ("config", "observers"),
     ("config", "fake_quantize"),
     ("fake_quantize", "observers"),

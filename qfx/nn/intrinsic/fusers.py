@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from qfx.nn.errors import FusionError, ModuleStateError
 from qfx.nn.folding import fold_modules
 from qfx.nn.intrinsic import fused as nni
+from qfx.nn.qat.module import like
 
 _CONV_BN = {nn.Conv1d: nni.ConvBn1d, nn.Conv2d: nni.ConvBn2d, nn.Conv3d: nni.ConvBn3d}
 _CONV_BN_RELU = {nn.Conv1d: nni.ConvBnReLU1d, nn.Conv2d: nni.ConvBnReLU2d, nn.Conv3d: nni.ConvBnReLU3d}
@@ -158,10 +159,25 @@ def _folded(weighted: Any, bn: Any) -> Any:
             "call model.eval(), or fuse_modules_qat for training"
         )
     weight, bias = fold_modules(weighted, bn)
-    made = copy.deepcopy(weighted)
+    made = _plain(weighted) if parametrize.is_parametrized(weighted) else copy.deepcopy(weighted)
     for name, folded in (("weight", weight), ("bias", bias)):
         before = getattr(weighted, name)
-        if parametrize.is_parametrized(made, name):
-            parametrize.remove_parametrizations(made, name)
-        setattr(made, name, nn.Parameter(folded, requires_grad=before is not None and before.requires_grad))
+        made._parameters[name] = nn.Parameter(folded, requires_grad=before is not None and before.requires_grad)
+    return made
+
+
+# Where a module keeps the hooks of its forward, and their options.
+_HOOKS = (
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+)
+
+
+def _plain(weighted: Any) -> Any:
+    """A module like a parametrized one without its parametrization, which has a class of its own, and parameters."""
+    made = like(parametrize.type_before_parametrizations(weighted), weighted)
+    if hasattr(weighted, "qconfig"):
+        made.qconfig = weighted.qconfig
+    for name in _HOOKS:
+        getattr(made, name).update(getattr(weighted, name))
     return made

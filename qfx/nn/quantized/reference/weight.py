@@ -110,18 +110,6 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
 
     _IS_REFERENCE = True
 
-    weight_qscheme: Any
-    weight_dtype: torch.dtype
-    weight_quant_min: int | None
-    weight_quant_max: int | None
-    weight_axis_int: int
-    is_decomposed: bool
-    _storage_dtype: torch.dtype
-    _low: int
-    _high: int
-    _per_channel: bool
-    _quantized: bool
-    _plain: bool
     weight_scale: torch.Tensor
     weight_zero_point: torch.Tensor
     weight_axis: torch.Tensor

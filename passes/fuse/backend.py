@@ -20,6 +20,7 @@ from qfx.graph import GraphView, Reading
 from qfx.ops import Op
 from qfx.passes.annotate.choices import configured_as
 from qfx.passes.backend_pattern import ANY_MODE, BackendPattern, compiled
+from qfx.passes.fuse.batch_norm import normalizes
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Guard, Rule, rule
 from qfx.patterns import Match
@@ -88,6 +89,10 @@ def _fusable(backend_pattern: BackendPattern, is_qat: bool) -> Guard:
             reading = m.view.read(node)
             if reading.op is ops.batch_norm and not is_qat and reading.attrs["training"]:
                 return Reject(f"{node} normalizes by each batch's own statistics", node)
+            if reading.op is ops.batch_norm and isinstance(reading.inputs[0], Node):
+                said = normalizes(m.view, m.view.read(reading.inputs[0]), reading)
+                if isinstance(said, Reject):
+                    return said
         return True
 
     return fusable

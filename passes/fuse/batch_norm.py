@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qfx import ops
-from qfx.graph import Param
+from qfx.graph import GraphView, Param, Reading
 from qfx.nn.folding import fold
 from qfx.ops import Op
 from qfx.passes.annotate.choices import configured_as
@@ -26,24 +26,26 @@ def _constant(*names: str):  # type: ignore[no-untyped-def]
 
 
 def normalizes_outputs(m: Match) -> bool | Reject:
-    """Guard: the batch norm normalizes the layer's output channels.
+    """Guard: the batch norm of a match normalizes the layer's output channels."""
+    return normalizes(m.view, m.weighted, m.bn)
+
+
+def normalizes(view: GraphView, layer: Reading, bn: Reading) -> bool | Reject:
+    """Whether a batch norm normalizes the output channels of the layer before it.
 
     Of a linear layer's result batch norm takes axis 1, which has the features only where there are two axes.
     """
-    layer, mean = m.weighted, m.bn.input("mean")
     if layer.op is not ops.linear:
         return True
-    w = layer.input("w")
+    w, mean = layer.input("w"), bn.input("mean")
     if isinstance(w, Param) and isinstance(mean, Param) and w.tensor.shape[0] != mean.tensor.numel():
-        return Reject(
-            f"{m.bn.node} normalizes {mean.tensor.numel()} channels, {layer.node} has {w.tensor.shape[0]} features",
-            m.bn.node,
-        )
-    dims = m.view.rank(layer.inputs[0])
+        channels, features = mean.tensor.numel(), w.tensor.shape[0]
+        return Reject(f"{bn.node} normalizes {channels} channels, {layer.node} has {features} features", bn.node)
+    dims = view.rank(layer.inputs[0])
     if dims == 2:
         return True
     seen = "is not known to have two axes (give example_inputs)" if dims is None else f"has {dims} axes"
-    return Reject(f"the input of {layer.node} {seen}; {m.bn.node} normalizes axis 1", m.bn.node)
+    return Reject(f"the input of {layer.node} {seen}; {bn.node} normalizes axis 1", bn.node)
 
 
 def _rule(op: Op) -> Rule:

@@ -18,6 +18,7 @@ from qfx.nn import intrinsic
 from qfx.nn.intrinsic import quantized as fused
 from qfx.passes.lower.codes import bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.native.weighted import ADDED, clamp_codes, module_parts, module_site
+from qfx.passes.lower.site import batched
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
 from qfx.patterns import Match, Pattern
@@ -65,7 +66,7 @@ def same_shape(m: Match) -> bool | Reject:
 def _rule(cls: type[nn.Module]) -> Rule:
     two = cls in ADDED
     shape: Pattern = (module_of_two if two else module)(opaque(cls))
-    guards = (per_tensor_output, constant_clamps, _onednn_takes, *((same_shape,) if two else ()))
+    guards = (per_tensor_output, constant_clamps, batched("out"), _onednn_takes, *((same_shape,) if two else ()))
 
     @rule(shape, where=guards)
     def lower_onednn_only(m: Match, g: Rewriter) -> Node:

@@ -138,7 +138,8 @@ def _relu_or_nothing(m: Match) -> bool | Reject:
 
 
 def _fused_addition(cls: type[nn.Module]) -> Rule:
-    guards = (per_tensor_output, constant_clamps, _supported(module_site, add=True), same_shape, _relu_or_nothing)
+    shaped = (batched("out", linear=False), same_shape)
+    guards = (per_tensor_output, constant_clamps, *shaped, _supported(module_site, add=True), _relu_or_nothing)
 
     @rule(shapes.module_of_two(opaque(cls)), where=guards)
     def lower_fused_addition(m: Match, g: Rewriter) -> Node:

@@ -295,3 +295,12 @@ def test_the_linear_layers_of_onednn(after: nn.Module, into: type[nn.Module], as
     gm = qfx.fuse_fx(model, backend_config=qfx.get_onednn_backend_config())
     assert type(gm.linear) is into
     torch.testing.assert_close(gm(x), model(x))
+
+
+@pytest.mark.parametrize(("shape", "fuses"), [((4, 8), True), ((4, 8, 8), False)])
+def test_a_fuser_of_linear_and_batch_norm_runs_in_two_dimensions_only(shape: tuple[int, ...], fuses: bool) -> None:
+    config = BackendPatternConfig((nn.Linear, nn.BatchNorm1d)).set_fuser_method(lambda is_qat, fc, bn: Fused(fc, bn))
+    backend = BackendConfig("own").set_backend_pattern_config(config)
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).eval()
+    fused = qfx.fuse_fx(model, backend_config=backend, example_inputs=(torch.randn(shape),))
+    assert [type(module) for module in fused.children()] == ([Fused] if fuses else [nn.Linear, nn.BatchNorm1d])

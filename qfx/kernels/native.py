@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from qfx.kernels import reference
+from qfx.kernels import codes, reference
 from qfx.kernels.kernel import Kernel, KernelSite, fixed_output, one_of
 
 _Q = torch.ops.quantized
@@ -23,10 +23,10 @@ def _whole_norm(site: KernelSite) -> str | None:
     return f"the kernel of batch norm needs {', '.join(site.missing)}" if site.missing else None
 
 
-def _no_qnnpack_3d(site: KernelSite) -> str | None:
-    if torch.backends.quantized.engine != "qnnpack":
-        return None
-    return "qnnpack has no max pool in three dimensions"
+def _number_bounds(site: KernelSite) -> str | None:
+    named = (site.attrs[name] for name in ("min", "max", "min_val", "max_val") if name in site.attrs)
+    numbers = all(bound is None or isinstance(bound, int | float) for bound in named)
+    return None if numbers else f"the kernel of {site.op} takes bounds that are numbers"
 
 
 def _elu(x: Any, scale: Any, zero_point: Any, attrs: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -41,10 +41,47 @@ def _same(op: str, computes: Any, *limits: Any) -> Kernel:
     return Kernel(op, f"quantized {op}", None, computes, limits)
 
 
+# -- what must not be left to the engine ---------------------------------------------------------------------------
+_Attrs = Mapping[str, Any]
+_AVERAGE = ("ceil_mode", "count_include_pad", "divisor_override")
+
+
+def _clamp(op: str, bounds: Callable[[_Attrs], tuple[float | None, float | None]]) -> Kernel:
+    def arrange(x: Any, scale: Any, zero_point: Any, attrs: _Attrs) -> tuple[Any, ...]:
+        return (x, *bounds(attrs))
+
+    return Kernel(op, f"quantized {op}", codes.clamp, reference.clamp, (_number_bounds,), arrange=arrange)
+
+
+def _pool(op: str, call: Any, computes: Any, names: tuple[str, ...], own_call: Callable[[_Attrs], bool]) -> Kernel:
+    def arrange(x: Any, scale: Any, zero_point: Any, attrs: _Attrs) -> tuple[Any, ...]:
+        window = attrs["kernel_size"], attrs["stride"] or attrs["kernel_size"], attrs["padding"]
+        return (x, *(list(v) if isinstance(v, tuple) else v for v in (*window, *(attrs[name] for name in names))))
+
+    return Kernel(op, f"quantized {op}", call, computes, arrange=arrange, own_call=own_call)
+
+
+def _some(values: Any, least: int) -> bool:
+    """Whether an attribute of a pool is not everywhere below a number; one that is computed may be anything."""
+    return not isinstance(values, tuple) or any(not isinstance(value, int) or value >= least for value in values)
+
+
+def _plain_max(attrs: _Attrs) -> bool:
+    window, padding = attrs["kernel_size"], attrs["padding"]
+    if isinstance(window, tuple) and len(window) == 3:
+        return False
+    return _some(window, 2) and not (_some(padding, 1) and _some(attrs["dilation"], 2))
+
+
+def _plain_avg(attrs: _Attrs) -> bool:
+    counts_all = attrs["count_include_pad"] is True or not _some(attrs["padding"], 1)
+    return _some(attrs["kernel_size"], 2) and attrs["divisor_override"] is None and counts_all
+
+
 _OWN_RANGE = (
     Kernel("add", "quantized.add", _Q.add, reference.add, with_relu=_Q.add_relu),
     Kernel("mul", "quantized.mul", _Q.mul, reference.mul, with_relu=_Q.mul_relu),
-    Kernel("sigmoid", "quantized.sigmoid", _Q.sigmoid, reference.sigmoid),
+    Kernel("sigmoid", "quantized.sigmoid", _Q.sigmoid, reference.sigmoid, (fixed_output(*_SIGMOID),)),
     Kernel("tanh", "quantized tanh", None, reference.tanh, (fixed_output(*_TANH),)),
     Kernel("hardsigmoid", "quantized hardsigmoid", None, reference.hardsigmoid, (fixed_output(*_SIGMOID),)),
     Kernel("hardswish", "quantized.hardswish", _Q.hardswish, reference.hardswish),
@@ -56,13 +93,15 @@ _OWN_RANGE = (
 )
 _INPUTS_RANGE = (
     _same("relu", reference.relu),
-    _same("relu6", reference.clamp),
-    _same("hardtanh", reference.clamp),
-    _same("clamp", reference.clamp),
-    _same("max_pool1d", reference.max_pool),
-    _same("max_pool2d", reference.max_pool),
-    _same("max_pool3d", reference.max_pool, _no_qnnpack_3d),
-    *(_same(f"avg_pool{n}d", reference.avg_pool) for n in (1, 2, 3)),
+    _clamp("relu6", lambda attrs: (0.0, 6.0)),
+    _clamp("hardtanh", lambda attrs: (attrs["min_val"], attrs["max_val"])),
+    _clamp("clamp", lambda attrs: (attrs["min"], attrs["max"])),
+    *(
+        _pool(f"max_pool{n}d", codes.max_pool, reference.max_pool, ("dilation", "ceil_mode"), _plain_max)
+        for n in (1, 2, 3)
+    ),
+    *(_pool(f"avg_pool{n}d", codes.avg_pool, reference.avg_pool, _AVERAGE, _plain_avg) for n in (1, 2)),
+    _same("avg_pool3d", reference.avg_pool),
     *(_same(f"adaptive_avg_pool{n}d", reference.adaptive_avg_pool) for n in (1, 2, 3)),
     _same("mean", reference.mean),
     _same("pad", reference.pad, one_of("mode", "constant", "reflect", verb="pads by")),

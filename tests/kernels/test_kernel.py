@@ -60,6 +60,14 @@ def _float_op(function: Any, shape: tuple[int, ...], *more: Any) -> Callable[[Ke
     return compare
 
 
+def _clamp(low: float | None, high: float | None, **attrs: Any) -> Callable[[Kernel], tuple[Any, Any]]:
+    def compare(kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
+        x = codes(4, 64)
+        return called(kernel, x, **attrs), kernel.reference(x, X, low, high)
+
+    return compare
+
+
 def _max_pool(n: int) -> Callable[[Kernel], tuple[Any, Any]]:
     def compare(kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
         x = codes(2, 3, *[6] * n)
@@ -106,9 +114,9 @@ CASES: dict[str, Callable[[Kernel], tuple[torch.Tensor, torch.Tensor]]] = {
     "layer_norm": _layer_norm,
     "cat": _cat,
     "relu": _float_op(F.relu, (4, 64)),
-    "relu6": _float_op(F.relu6, (4, 64), 0.0, 6.0),
-    "hardtanh": _float_op(lambda x: F.hardtanh(x, -0.5, 0.8), (4, 64), -0.5, 0.8),
-    "clamp": _float_op(lambda x: torch.clamp(x, -0.5, 0.8), (4, 64), -0.5, 0.8),
+    "relu6": _clamp(0.0, 6.0),
+    "hardtanh": _clamp(-0.5, 0.8, min_val=-0.5, max_val=0.8),
+    "clamp": _clamp(None, 0.8, min=None, max=0.8),
     **{f"max_pool{n}d": _max_pool(n) for n in (1, 2, 3)},
     "avg_pool1d": _float_op(lambda x: F.avg_pool1d(x, 2), SHAPES[1], 2),
     "avg_pool2d": _float_op(lambda x: F.avg_pool2d(x, 2), SHAPES[2], 2),
@@ -204,10 +212,59 @@ def test_what_a_kernel_does_not_take_has_a_reason(kernel: Kernel, site: KernelSi
     assert str(refused).startswith(reason)
 
 
-def test_qnnpack_has_no_max_pool_in_three_dimensions() -> None:
-    assert NATIVE["max_pool3d"].supports(KernelSite("max_pool3d")) is None
-    torch.backends.quantized.engine = "qnnpack"
-    assert str(NATIVE["max_pool3d"].supports(KernelSite("max_pool3d"))) == "qnnpack has no max pool in three dimensions"
+MAX = {"stride": None, "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
+MAX3 = {"kernel_size": (2, 2, 2), "stride": (1, 2, 2), "padding": (1, 0, 1), "dilation": (1, 1, 1)}
+AVERAGE = {"stride": (2, 2), "padding": (0, 0), "ceil_mode": False, "count_include_pad": True, "divisor_override": None}
+
+
+@pytest.mark.parametrize("engine", ["x86", "qnnpack"])
+@pytest.mark.parametrize(
+    ("op", "attrs", "own"),
+    [
+        ("max_pool2d", MAX | {"kernel_size": (2, 2)}, True),
+        ("max_pool2d", MAX | {"kernel_size": (3, 3), "padding": (1, 1)}, True),
+        ("max_pool2d", MAX | {"kernel_size": (2, 2), "dilation": (1, 2)}, True),
+        ("max_pool2d", MAX | {"kernel_size": (3, 3), "padding": (1, 0), "dilation": (2, 2)}, False),
+        ("max_pool2d", MAX | {"kernel_size": (1, 1), "stride": (2, 2)}, False),
+        ("max_pool3d", MAX3, False),
+        ("avg_pool2d", AVERAGE | {"kernel_size": (3, 3), "padding": (1, 1)}, True),
+        ("avg_pool2d", AVERAGE | {"kernel_size": (3, 3), "padding": (1, 1), "count_include_pad": False}, False),
+        ("avg_pool2d", AVERAGE | {"kernel_size": (3, 3), "count_include_pad": False}, True),
+        ("avg_pool2d", AVERAGE | {"kernel_size": (2, 2), "divisor_override": 3}, False),
+        ("avg_pool2d", AVERAGE | {"kernel_size": (1, 1)}, False),
+    ],
+)
+def test_pools_that_no_engine_may_do_have_a_function(op: str, attrs: dict[str, Any], own: bool, engine: str) -> None:
+    kernel = NATIVE[op]
+    assert (kernel.function(attrs) is None) is own
+    torch.backends.quantized.engine = engine
+    x = codes(2, 3, 5, 6, 7) if op == "max_pool3d" else codes(2, 3, 6, 7)
+    attrs = {"ceil_mode": False} | attrs
+    steps = attrs["stride"] or attrs["kernel_size"]
+    if op.startswith("max"):
+        expected = kernel.reference(x, attrs["kernel_size"], steps, attrs["padding"], attrs["dilation"])
+    else:
+        how = {name: attrs[name] for name in ("count_include_pad", "divisor_override")}
+        expected = kernel.reference(x, X, attrs["kernel_size"], steps, attrs["padding"], **how)
+    if own:
+        arguments = kernel.arrange(wrap(x, X), None, None, attrs)
+        found = getattr(F, op)(*arguments).int_repr()
+    else:
+        found = called(kernel, x, **attrs)
+    assert torch.equal(found, expected)
+
+
+def test_attributes_that_are_computed_are_left_to_the_op() -> None:
+    """What a kernel is not told, it cannot refuse."""
+    unknown = object()
+    assert NATIVE["max_pool2d"].function(MAX | {"kernel_size": unknown}) is None
+    assert NATIVE["avg_pool2d"].function(AVERAGE | {"kernel_size": (unknown, 1)}) is None
+
+
+@pytest.mark.parametrize("bounds", [{"min": None, "max": object()}, {"min": torch.tensor(0.0), "max": 1.0}])
+def test_bounds_that_are_computed_are_refused(bounds: dict[str, Any]) -> None:
+    refused = NATIVE["clamp"].supports(KernelSite("clamp", bounds))
+    assert str(refused) == "the kernel of clamp takes bounds that are numbers"
 
 
 def test_same_padding_of_an_even_kernel_is_no_layer_of_the_tables() -> None:

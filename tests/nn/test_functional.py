@@ -44,6 +44,20 @@ KEPT = {
     "threshold": (F.threshold, (3, 4), (0.5, 1.0)),
     "clamp": (torch.clamp, (3, 4), (-0.5, 1.5)),
 }
+LEFT_TO_THE_ENGINE = {
+    "relu6": (lambda x: quantized.ReLU6()(x), F.relu6),
+    "relu6 in place": (lambda x: quantized.ReLU6(inplace=True)(x), F.relu6),
+    "hardtanh": (lambda x: qF.hardtanh(x, -0.5, 1.5), lambda x: F.hardtanh(x, -0.5, 1.5)),
+    "hardtanh in place": (lambda x: qF.hardtanh(x, -0.5, 1.5, True), lambda x: F.hardtanh(x, -0.5, 1.5)),
+    "clamp": (lambda x: qF.clamp(x, -0.5, None), lambda x: torch.clamp(x, min=-0.5)),
+    "average": (
+        lambda x: qF.avg_pool2d(x, 3, 2, 1, False, False),
+        lambda x: F.avg_pool2d(x, 3, 2, 1, False, False),
+    ),
+    "divisor": (lambda x: qF.avg_pool2d(x, 2, divisor_override=3), lambda x: F.avg_pool2d(x, 2, divisor_override=3)),
+    "max": (lambda x: qF.max_pool2d(x, 3, 1, 1, 2), lambda x: F.max_pool2d(x, 3, 1, 1, 2)),
+    "max of one place": (lambda x: qF.max_pool2d(x, 1, 2), lambda x: F.max_pool2d(x, 1, 2)),
+}
 REQUANTIZED = {"celu": F.celu, "elu": F.elu, "hardswish": F.hardswish}
 
 
@@ -55,6 +69,20 @@ def test_functions_that_keep_the_qparams(codes, name):
     y = getattr(qF, name)(x, *arguments)
     assert (y.int_repr().int() - expected.int_repr().int()).abs().max() <= 1
     assert y.q_scale() == x.q_scale()
+
+
+@pytest.mark.parametrize("engine", [e for e in torch.backends.quantized.supported_engines if e != "none"])
+@pytest.mark.parametrize("name", LEFT_TO_THE_ENGINE)
+def test_no_engine_gets_them_wrong(codes, name, engine):
+    torch.backends.quantized.engine = engine
+    function, of_floats = LEFT_TO_THE_ENGINE[name]
+    x = codes(2, 4, 6, 8).contiguous(memory_format=torch.channels_last)
+    expected = torch.quantize_per_tensor(of_floats(x.dequantize()), 0.02, 50, torch.quint8).int_repr()
+    found = function(x)
+    assert (found.int_repr().int() - expected.int()).abs().max() <= (1 if "average" in name or name == "divisor" else 0)
+    if "in place" in name:
+        assert found.data_ptr() == x.data_ptr()
+        assert torch.equal(x.int_repr(), expected)
 
 
 @pytest.mark.parametrize("name", REQUANTIZED)

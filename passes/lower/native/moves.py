@@ -29,7 +29,13 @@ def _same(op: Op) -> Rule:
 
     @rule(shapes.same(op), where=(per_tensor_output, *takes, same_parameters))
     def lower_same(m: Match, g: Rewriter) -> Node:
-        return g.integer(g.same(m.op, {m.back.node: m.x}), f"quantized {op.name}" if kernel is None else kernel.name)
+        attrs = m.op.attrs
+        function = None if kernel is None else kernel.function(attrs)
+        if kernel is None or function is None:
+            y = g.same(m.op, {m.back.node: m.x})
+        else:
+            y = g.call(function, *kernel.arrange(m.x, None, None, attrs))
+        return g.integer(y, f"quantized {op.name}" if kernel is None else kernel.name)
 
     return lower_same
 

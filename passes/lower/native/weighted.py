@@ -9,6 +9,7 @@ from torch import nn
 from torch.fx import Node
 
 from qfx.graph import Param
+from qfx.kernels import codes
 from qfx.kernels.kernel import KernelSite
 from qfx.kernels.weighted import WEIGHTED as KERNELS
 from qfx.kernels.weighted import WeightedKernel, layer_facts
@@ -94,7 +95,8 @@ def clamp_codes(g: Rewriter, y: Node, limits: Bounds) -> Node:
     """Clamp a quantized tensor to what saturation does not give; nothing where nothing is left."""
     if limits == Bounds():
         return y
-    clamped = g.call(torch.clamp, y, min=limits.low, max=limits.high)
+    # Fresh from its kernel, `y` has no other reader.
+    clamped = g.call(codes.clamp, y, **limits.named(), reuse=True)
     g.integer(clamped, "clamp of codes")
     return clamped
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import _get_softmax_dim  # type: ignore[attr-defined]
 
+from qfx.kernels import codes
 from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import ModuleTypeError
 from qfx.nn.quantized.requantizing import BufferedQParams, Requantizing
@@ -29,7 +30,8 @@ class ReLU6(nn.ReLU):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Clamp."""
-        return torch.ops.quantized.relu6(input, self.inplace)  # type: ignore[no-any-return]
+        clamped = codes.clamp(input, 0.0, 6.0)
+        return input.copy_(clamped) if self.inplace else clamped
 
     def _get_name(self) -> str:
         return "QuantizedReLU6"

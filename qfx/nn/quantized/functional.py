@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qfx.kernels import codes
 from qfx.kernels.packing import PackedSpec, pack_linear
 from qfx.nn.errors import InputError, UnsupportedError
 from qfx.nn.quantized.module import check_rank
@@ -174,7 +175,8 @@ def avg_pool2d(
 ) -> Tensor:
     """``torch.nn.functional.avg_pool2d`` of a quantized (N, C, H, W)."""
     x = _quantized("avg_pool2d", input)
-    return F.avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    window, steps, borders = (list(sizes(v, 2)) for v in (kernel_size, stride or kernel_size, padding))
+    return codes.avg_pool(x, window, steps, borders, ceil_mode, count_include_pad, divisor_override)
 
 
 def avg_pool3d(
@@ -201,10 +203,21 @@ def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     return F.adaptive_avg_pool3d(_quantized("adaptive_avg_pool3d", input), output_size)
 
 
-def _max_pool(pool: Any, input: Tensor, kernel_size: Any, stride: Any, *rest: Any, return_indices: bool) -> Tensor:
-    if return_indices:
+def _max_pool(
+    dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> Tensor:
+    if input.dtype is not torch.quint8:
+        pool: Any = (torch.max_pool1d, torch.max_pool2d)[dims - 1]
+        return pool(input, kernel_size, stride or [], padding, dilation, ceil_mode)  # type: ignore[no-any-return]
+    window, steps, borders, gaps = (
+        list(sizes(v, dims)) for v in (kernel_size, stride or kernel_size, padding, dilation)
+    )
+    return codes.max_pool(input, window, steps, borders, gaps, ceil_mode)
+
+
+def _no_indices(wanted: bool) -> None:
+    if wanted:
         raise UnsupportedError("return_indices is not yet implemented! Quantized max pools give values only")
-    return pool(input, kernel_size, [] if stride is None else stride, *rest)  # type: ignore[no-any-return]
 
 
 def max_pool1d(
@@ -217,9 +230,8 @@ def max_pool1d(
     return_indices: bool = False,
 ) -> Tensor:
     """``torch.nn.functional.max_pool1d`` of a quantized tensor, without indices."""
-    return _max_pool(
-        torch.max_pool1d, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices=return_indices
-    )
+    _no_indices(return_indices)
+    return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 def max_pool2d(
@@ -232,9 +244,8 @@ def max_pool2d(
     return_indices: bool = False,
 ) -> Tensor:
     """``torch.nn.functional.max_pool2d`` of a quantized tensor, without indices."""
-    return _max_pool(
-        torch.max_pool2d, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices=return_indices
-    )
+    _no_indices(return_indices)
+    return _max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 def interpolate(
@@ -300,7 +311,8 @@ def leaky_relu(
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """``torch.nn.functional.hardtanh`` of a quantized tensor: a clamp of the codes."""
-    return F.hardtanh(_quantized("hardtanh", input), min_val, max_val, inplace)
+    clamped = codes.clamp(_quantized("hardtanh", input), min_val, max_val)
+    return input.copy_(clamped) if inplace else clamped
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -317,4 +329,4 @@ def threshold(input: Tensor, threshold: float, value: float) -> Tensor:
 
 def clamp(input: Tensor, min_: float, max_: float) -> Tensor:
     """``torch.clamp`` of a quantized tensor."""
-    return torch.clamp(_quantized("clamp", input), min_, max_)
+    return codes.clamp(_quantized("clamp", input), min_, max_)

@@ -14,7 +14,7 @@ from qfx.graph import GraphView, Param, Reading
 from qfx.nn.qat.module import QATModule
 from qfx.passes.annotate.choices import choice
 from qfx.passes.annotate.inputs import NO_ROLES, activations, weight_and_bias
-from qfx.passes.annotate.tensors import SPLITS, is_item, sequences, takes_part
+from qfx.passes.annotate.tensors import is_item, is_split, sequences, takes_part
 from qfx.passes.annotate.writes import Written, written
 from qfx.passes.backend_pattern import BackendPattern
 from qfx.patterns import Index
@@ -78,17 +78,11 @@ def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) ->
     for node in reversed(view.gm.graph.nodes):
         if node in found.of or node in no_floats or not node.op.startswith("call"):
             continue
-        strangers = [source.name for _, source in activations(view, node) if source in no_floats]
-        if strangers:
-            item = "it takes an item out of an input, and computes no float tensor"
-            reason = item if is_item(view, node, no_floats) else f"{', '.join(strangers)} is no float tensor"
-            found.reasons[node.name] = reason
-            continue
-        said = _of_a_sequence(view, node, parts)
+        said = _of_strangers(view, node, no_floats) or _of_a_sequence(view, node, parts)
         if said is not None:
             found.reasons[node.name] = said
             continue
-        instance = _instance(view, index, node, found, writes)
+        instance = _instance(view, index, node, found, writes, no_floats)
         if instance is not None:
             for member in instance.nodes:
                 found.of[member] = instance
@@ -100,6 +94,16 @@ def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) ->
     return found
 
 
+def _of_strangers(view: GraphView, node: Node, no_floats: set[Node]) -> str | None:
+    """Why a node that computes with something else than float tensors is left alone; None for every other."""
+    strangers = [source.name for _, source in activations(view, node) if source in no_floats]
+    if not strangers:
+        return None
+    if is_item(view, node, no_floats):
+        return "it takes an item out of an input, and computes no float tensor"
+    return f"{', '.join(strangers)} is no float tensor"
+
+
 def _of_a_sequence(view: GraphView, node: Node, parts: set[Node]) -> str | None:
     """Why a node that takes several tensors as one value of the graph is left alone; None for every other."""
     reading = view.read(node)
@@ -108,7 +112,7 @@ def _of_a_sequence(view: GraphView, node: Node, parts: set[Node]) -> str | None:
         if not isinstance(source, Node) or not takes_part(view, node, parts):
             return None
         # One item of a split is a tensor like any other.
-        if view.read(source).op.name not in SPLITS or not isinstance(node.args[1], int):
+        if not is_split(view.read(source)) or not isinstance(node.args[1], int):
             return f"it takes a part of what {source} returns, and computes no float tensor"
     elif any(name.endswith("*") for name in reading.op.inputs) and not reading.op.opaque:
         strangers = [value for value in reading.inputs if isinstance(value, Node)]
@@ -118,7 +122,7 @@ def _of_a_sequence(view: GraphView, node: Node, parts: set[Node]) -> str | None:
 
 
 def _instance(
-    view: GraphView, index: Index[BackendPattern], node: Node, found: Found, writes: Written
+    view: GraphView, index: Index[BackendPattern], node: Node, found: Found, writes: Written, no_floats: set[Node]
 ) -> Instance | None:
     reason = f"no pattern of the backend has {view.read(node).op.name} as its last op"
     for pattern, backend_pattern in index.candidates(view, node):
@@ -128,6 +132,10 @@ def _instance(
         if config.observation_type is ObservationType.INPUT_OUTPUT_NOT_OBSERVED:
             return None
         root = view.read(backend_pattern.root(outcome.match))
+        strange = _of_strangers(view, root.node, no_floats)
+        if strange is not None:
+            reason = strange
+            continue
         resolved = choice(root.node)
         if resolved is None or resolved.qconfig is None:
             line = resolved.why if resolved is not None else "nothing in the mapping"

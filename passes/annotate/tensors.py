@@ -11,6 +11,9 @@ from torch.fx import Node
 from qfx.graph import GraphView, Param, Reading
 
 _FACTS = frozenset({"size", "dim", "assert"})
+# Methods without an op of their own that answer with numbers, and those that answer in the dtype they are asked for.
+_NUMBERS = frozenset({"numel", "nelement", "element_size", "stride", "item", "tolist", "is_contiguous", "get_device"})
+_CASTS = frozenset({"float", "to", "type", "type_as"})
 _FACT_ATTRIBUTES = frozenset(
     {"shape", "dtype", "device", "ndim", "layout", "is_cuda", "requires_grad", "itemsize", "nbytes"}
 )
@@ -19,11 +22,15 @@ _FACT_ATTRIBUTES = frozenset(
 def not_float(view: GraphView, example_inputs: Sequence[Any]) -> set[Node]:
     """Nodes that are no float tensors, as far as the graph and the example inputs tell. The model is not run.
 
+    Constants of another dtype than float32, and what is computed from them, are among them: observers and quantize take
+    float32.
+
     Args:
         view: the graph.
         example_inputs: what the model is called with; tells containers and integer tensors among the inputs.
     """
     found: set[Node] = set()
+    wide: set[Node] = set()  # float64 and the like, which spreads to whatever is computed with it
     containers: dict[Node, Any] = {}
     position = 0
     for node in view.gm.graph.nodes:
@@ -39,12 +46,23 @@ def not_float(view: GraphView, example_inputs: Sequence[Any]) -> set[Node]:
                 found.add(node)  # left to its default
             position += 1
         elif node.op == "get_attr":
-            value = view.value(node)
-            if not (isinstance(value, Param) and value.tensor.is_floating_point()):
-                found.add(node)
+            _constant(view, node, found, wide)
         elif node.op.startswith("call"):
             _call(view, node, found, containers)
+            if str(node.target) not in _CASTS and any(each in wide for each in node.all_input_nodes):
+                found.add(node)
+                wide.add(node)
     return found
+
+
+def _constant(view: GraphView, node: Node, found: set[Node], wide: set[Node]) -> None:
+    value = view.value(node)
+    if isinstance(value, Param) and value.tensor.dtype is torch.float32:
+        return
+    found.add(node)
+    # A tensor without dimensions gives its dtype to no other.
+    if isinstance(value, Param) and value.tensor.is_floating_point() and value.tensor.dim() > 0:
+        wide.add(node)
 
 
 def _note(node: Node, example: Any, found: set[Node], containers: dict[Node, Any]) -> None:
@@ -67,7 +85,7 @@ def _call(view: GraphView, node: Node, found: set[Node], containers: dict[Node, 
             found.add(node)  # the example has no such item: nothing is known of it
         return
     fact = reading.op.name == "getattr" and reading.attrs["name"] in _FACT_ATTRIBUTES
-    if fact or reading.op.name in _FACTS:
+    if fact or reading.op.name in _FACTS or (node.op == "call_method" and node.target in _NUMBERS):
         found.add(node)
         return
     sources = node.all_input_nodes
@@ -81,6 +99,11 @@ def _call(view: GraphView, node: Node, found: set[Node], containers: dict[Node, 
 SPLITS = frozenset({"chunk", "split", "unbind"})
 
 
+def is_split(reading: Reading) -> bool:
+    """Whether a node splits a tensor, in a way that can be read."""
+    return reading.op.name in SPLITS and not reading.op.opaque
+
+
 def sequences(view: GraphView) -> set[Node]:
     """Nodes that are, or may be, a tuple or list of tensors: splits, unknown calls, and parts of these.
 
@@ -91,11 +114,11 @@ def sequences(view: GraphView) -> set[Node]:
         if not node.op.startswith("call"):
             continue
         reading = view.read(node)
-        if reading.op.name in SPLITS or reading.op.opaque or _with_indices(reading):
+        if is_split(reading) or reading.op.opaque or _with_indices(reading):
             found.add(node)
         elif reading.op.name == "getitem" and takes_part(view, node, found):
             source = view.read(node.args[0])
-            if isinstance(node.args[1], slice) or source.op.name not in SPLITS:
+            if isinstance(node.args[1], slice) or not is_split(source):
                 found.add(node)
     return found
 

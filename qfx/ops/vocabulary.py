@@ -25,6 +25,13 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _dims(value: Any) -> Any:
+    """Normalizer: dimensions of a reduction as a tuple. None, an empty tuple to torch too, is all of them."""
+    if isinstance(value, int):
+        return (value,)
+    return (tuple(value) or None) if isinstance(value, list | tuple) else value
+
+
 def _op(name: str, inputs: str, /, attrs: dict[str, Attr] | None = None, **facts: Any) -> Op:
     names = tuple(part.rstrip("?") for part in inputs.split())
     optional = frozenset(part.rstrip("?") for part in inputs.split() if part.endswith("?"))
@@ -141,8 +148,8 @@ adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = (
 adaptive_max_pool2d = _op(
     "adaptive_max_pool2d", "x", {"output_size": Attr(normal=_tuple_of(2))} | _strict(return_indices=False)
 )
-mean = _op("mean", "x", {"dim": Attr(None, normal=_tupled), "keepdim": Attr(False)} | _strict(dtype=None), qparams=SAME)
-sum_ = _op("sum", "x", {"dim": Attr(None, normal=_tupled), "keepdim": Attr(False)} | _strict(dtype=None))
+mean = _op("mean", "x", {"dim": Attr(None, normal=_dims), "keepdim": Attr(False)} | _strict(dtype=None), qparams=SAME)
+sum_ = _op("sum", "x", {"dim": Attr(None, normal=_dims), "keepdim": Attr(False)} | _strict(dtype=None))
 max_, min_ = (_op(name, "x", _free(dim=None, keepdim=False)) for name in ("max", "min"))
 interpolate = _op(
     "interpolate",

@@ -42,6 +42,25 @@ def _tensor_split_sizes(found: Arguments) -> Arguments:
     return found | {"sizes": tuple(sizes) if isinstance(sizes, list) else sizes}
 
 
+def _no_dtype(found: Arguments) -> Arguments:
+    # x.view(torch.int32) reads the same bytes as other numbers.
+    shape = found["shape"]
+    if any(isinstance(size, torch.dtype) for size in (shape if isinstance(shape, tuple | list) else (shape,))):
+        raise UnreadableCall("a view as another dtype")
+    return found
+
+
+def _named(names: frozenset[str], *, is_in: bool, **fixed: Any) -> Adjust:
+    """Attributes of a tensor that are a transposed tensor are no facts about it."""
+
+    def adjust(found: Arguments) -> Arguments:
+        if (found["name"] in names) is not is_in:
+            raise UnreadableCall(f"the attribute {found['name']!r}")
+        return {"x": found["x"], **fixed} if is_in else found
+
+    return adjust
+
+
 def _convolutions() -> Iterator[CallSpelling]:
     plain = "input>x weight>w bias>b=None stride=1 padding=0 dilation=1 groups=1"
     transposed = "input>x weight>w bias>b=None stride=1 padding=0 output_padding=0 groups=1 dilation=1"
@@ -186,7 +205,7 @@ def _shapes() -> Iterator[CallSpelling]:
     for signature, op, names in (
         ("input>x start_dim=0 end_dim=-1", ops.flatten, "flatten"),
         ("input>x dim sizes", ops.unflatten, "unflatten"),
-        ("input>x dim0 dim1", ops.transpose, "transpose swapaxes"),
+        ("input>x dim0 dim1", ops.transpose, "transpose swapaxes swapdims"),
         ("input>x", ops.t, "t"),
         ("input>x dim=None", ops.squeeze, "squeeze squeeze_"),
         ("input>x dim", ops.unsqueeze, "unsqueeze unsqueeze_"),
@@ -204,7 +223,7 @@ def _shapes() -> Iterator[CallSpelling]:
     yield from _calls(ops.split, "input>x split_size_or_sections>sizes dim=0", torch.split, adjust=_tensor_split_sizes)
     yield from _calls(ops.split, "x split_size>sizes dim=0", "split", adjust=_tensor_split_sizes)
     yield from _calls(ops.reshape, "input>x shape", torch.reshape)
-    yield from _calls(ops.reshape, "x *shape", "reshape", "view")
+    yield from _calls(ops.reshape, "x *shape", "reshape", "view", adjust=_no_dtype)
     yield from _calls(ops.permute, "input>x dims", torch.permute)
     yield from _calls(ops.permute, "x *dims", "permute")
     yield from _calls(ops.expand, "x *shape", "expand")
@@ -220,7 +239,11 @@ def _shapes() -> Iterator[CallSpelling]:
 
 
 def _facts() -> Iterator[CallSpelling]:
-    yield from _calls(ops.getattr, "x name", getattr)
+    turned = frozenset({"T", "H"})
+    yield from _calls(ops.getattr, "x name", getattr, adjust=_named(turned | {"mT", "mH"}, is_in=False))
+    yield from _calls(ops.t, "x name", getattr, adjust=_named(turned, is_in=True))
+    matrices = _named(frozenset({"mT", "mH"}), is_in=True, dim0=-2, dim1=-1)
+    yield from _calls(ops.transpose, "x name", getattr, adjust=matrices)
     yield from _calls(ops.size, "x dim=None", "size")
     yield from _calls(ops.dim, "x", "dim", "ndimension")
     yield from _calls(ops.REGISTRY["assert"], "condition>x message=None", torch._assert)

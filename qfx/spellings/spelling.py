@@ -11,6 +11,19 @@ from qfx.ops import Op
 
 MISSING: Any = object()
 
+# Other names torch takes arguments by: numpy's, and the one by which `view` and `expand` take theirs together.
+_ALIASES = {
+    "a": "input",
+    "x": "input",
+    "x1": "input",
+    "x2": "other",
+    "axis": "dim",
+    "axis0": "dim0",
+    "axis1": "dim1",
+    "keepdims": "keepdim",
+    "size": "shape",
+}
+
 # What reading a node's arguments gives: canonical name -> value as written in the graph.
 Arguments = dict[str, Any]
 Reader = Callable[[tuple[Any, ...], Mapping[str, Any]], Arguments]
@@ -71,7 +84,8 @@ class Signature:
             found[self.star] = _unstar(args[len(self.parameters) :])
         known = {p.python: p.canonical for p in self.parameters} | ({self.star: self.star} if self.star else {})
         for name, value in kwargs.items():
-            if name not in known:
+            name = name if name in known else _ALIASES.get(name, name)
+            if name not in known or known[name] in found:
                 raise UnreadableCall(f"unknown argument {name!r}")
             found[known[name]] = value
         for parameter in self.parameters:

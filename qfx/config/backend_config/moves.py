@@ -23,6 +23,8 @@ MOVES: tuple[Any, ...] = (
     torch.split,
     torch.unbind,
     torch.select,
+    torch.t,
+    torch.clone,
     "expand",
     nn.Flatten,
     nn.Unflatten,

@@ -33,8 +33,11 @@ def observe(context: Context, sites: Sites) -> int:
         by_value.setdefault(value, []).append((root, ticket))
     for node in list(g.gm.graph.nodes):
         known = sites.tickets.get(node)
-        readers = list(node.users) if node in sites.own else sites.readers.get(node, [])
-        if known is not None and (readers or node in sites.own):
+        factory, op, layers = sites.weights.get(node, (None, None, []))
+        # A layer reads its weight through the weight's observer, and through no other.
+        others = [user for user in node.users if user not in layers]
+        readers = others if node in sites.own else sites.readers.get(node, [])
+        if known is not None and (readers or (node in sites.own and not layers)):
             made = _insert(g, node, observer_of(known), count)
             count += 1
             edge_roots = {root for root, _ in by_value.get(node, ())}
@@ -47,14 +50,12 @@ def observe(context: Context, sites: Sites) -> int:
             count += 1
             root.replace_input_with(node, made)
             context.view.forget(root)
-        if node in sites.weights:
-            factory, op = sites.weights[node]
+        if factory is not None and op is not None:
             made = _insert(g, node, along_output_channels(factory(), op), count)
             count += 1
-            for user in list(node.users):
-                if user is not made:
-                    user.replace_input_with(node, made)
-                    context.view.forget(user)
+            for layer in layers:
+                layer.replace_input_with(node, made)
+                context.view.forget(layer)
     return count
 
 

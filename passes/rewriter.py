@@ -242,15 +242,16 @@ class Rewriter:
             if old is not match.anchor and self.view.read(old).op in by_op:
                 self.renamed[old.name] = by_op[self.view.read(old).op]
 
-    def replace(self, old: Node, value: Any) -> None:
-        """Make all users of `old` use `value`; `old` goes if nobody needs it."""
+    def replace(self, old: Node, value: Any, *, erase: bool = True) -> None:
+        """Make all users of `old` use `value`; with `erase`, `old` goes, and the constants it fetched."""
         node = self._node(value)
         for user in list(old.users):
             if user is not node:
                 user.replace_input_with(old, node)
                 self.view.forget(user)
         self.renamed[old.name] = node.name
-        self.erase_if_unused(old)
+        if erase:
+            self.erase_if_unused(old)
 
     def erase_if_unused(self, node: Node) -> None:
         """Erase a node without users, and what only it used."""

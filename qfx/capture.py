@@ -20,6 +20,18 @@ from qfx.graph.training import shown as shown_calls
 from qfx.graph.training import training_calls, training_modules
 from qfx.graph.view import GraphView
 
+# What tracing raises where the code of a model takes no symbolic values.
+_UNTRACEABLE = (
+    TraceError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    AssertionError,
+    IndexError,
+    KeyError,
+)
+
 
 class CaptureTracer(Tracer):
     """A symbolic tracer that notes the user's source line of every node and can keep modules whole.
@@ -28,6 +40,7 @@ class CaptureTracer(Tracer):
         skipped_names: qualified names of submodules to keep as leaves.
         skipped_classes: classes whose instances are kept as leaves.
         examples: what the model is called with; an optional argument that is not among it has its default in the trace.
+        symbolic_buffers: buffers are symbolic values like parameters, not the tensors they are.
     """
 
     def __init__(
@@ -35,9 +48,12 @@ class CaptureTracer(Tracer):
         skipped_names: Iterable[str] = (),
         skipped_classes: Iterable[type] = (),
         examples: Sequence[Any] | None = None,
+        *,
+        symbolic_buffers: bool = False,
     ) -> None:
         super().__init__()
         self.examples = examples
+        self.proxy_buffer_attributes = symbolic_buffers
         self.skipped_names = frozenset(skipped_names)
         self.skipped_classes = tuple(skipped_classes)
 
@@ -122,20 +138,7 @@ def capture(
         if inference:
             refuse_training_calls(gm)
         return DraftGraphModule.adopt(gm, {}) if draft else gm
-    tracer = CaptureTracer(skipped_names, skipped_classes, examples)
-    try:
-        graph: Graph = tracer.trace(model)
-    except (
-        TraceError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        AttributeError,
-        AssertionError,
-        IndexError,
-        KeyError,
-    ) as error:
-        raise CaptureError(_explain(model, tracer, error)) from error
+    graph = _traced(model, tuple(skipped_names), tuple(skipped_classes), examples)
     for node in graph.nodes:
         if isinstance(node.type, str):  # an annotation nobody evaluated; as code it would be a name that is not there
             node.type = None
@@ -149,6 +152,21 @@ def capture(
     if inference:
         refuse_training_calls(gm)
     return gm
+
+
+def _traced(
+    model: nn.Module, names: tuple[str, ...], classes: tuple[type, ...], examples: Sequence[Any] | None
+) -> Graph:
+    tracer = CaptureTracer(names, classes, examples)
+    try:
+        graph: Graph = tracer.trace(model)
+    except _UNTRACEABLE as error:
+        try:
+            # ``self.table[:, :x.size(1)]``: a buffer, a tensor to torch's tracer, takes no symbolic size.
+            graph = CaptureTracer(names, classes, examples, symbolic_buffers=True).trace(model)
+        except _UNTRACEABLE:
+            raise CaptureError(_explain(model, tracer, error)) from error
+    return graph
 
 
 def refuse_training(model: nn.Module, skipped_names: Iterable[str] = (), skipped_classes: Iterable[type] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Which inputs of a node are activations."""
+"""Which inputs of a node are activations, and which are parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from qfx.graph import GraphView, Param
 
 NO_ROLES: Mapping[str, int] = MappingProxyType({})
 _ROLES = ("weight", "bias")
-_PARAMETERS = frozenset({"w", "b", "gamma", "beta", "mean", "var"})
+PARAMETERS = {
+    "w": "weight",
+    "b": "bias",
+    "gamma": "scale",
+    "beta": "shift",
+    "mean": "mean",
+    "var": "variance",
+}
+"""Inputs of ops that are parameters, and what they are called."""
 
 
 def activations(view: GraphView, root: Node, roles: Mapping[str, int] = NO_ROLES) -> Iterator[tuple[str, Node]]:
@@ -30,9 +38,24 @@ def activations(view: GraphView, root: Node, roles: Mapping[str, int] = NO_ROLES
             if isinstance(node, Node) and position not in parameters:
                 yield f"x{position}" if position else "x", node
         return
+    for name, node in _inputs(view, root):
+        if name not in PARAMETERS:
+            yield name, node
+
+
+def parameter_slots(view: GraphView, root: Node, value: Node) -> set[str]:
+    """The slots in which `root` takes `value` as a parameter; empty where it takes it as an activation, too."""
+    if any(node is value for _, node in activations(view, root)):
+        return set()
+    return {name for name, node in _inputs(view, root) if node is value and name in PARAMETERS}
+
+
+def _inputs(view: GraphView, root: Node) -> Iterator[tuple[str, Node]]:
+    """(slot, node) of every input of a call that can be read."""
+    reading = view.read(root)
+    if reading.op.opaque or root.op == "call_module":
+        return
     for name, value in zip(reading.op.names, reading.inputs, strict=False):
-        if name in _PARAMETERS:
-            continue
         for item in value if isinstance(value, tuple) else (value,):
             node = item.node if isinstance(item, Param) else item
             if isinstance(node, Node):

@@ -13,7 +13,7 @@ from qfx.config import BackendPatternConfig, ObservationType, QConfig, first_sup
 from qfx.graph import GraphView, Param, Reading
 from qfx.nn.qat.module import QATModule
 from qfx.passes.annotate.choices import choice
-from qfx.passes.annotate.inputs import NO_ROLES, activations, weight_and_bias
+from qfx.passes.annotate.inputs import NO_ROLES, PARAMETERS, activations, parameter_slots, weight_and_bias
 from qfx.passes.annotate.tensors import is_item, is_split, sequences, takes_part
 from qfx.passes.annotate.writes import Written, written
 from qfx.passes.backend_pattern import BackendPattern
@@ -75,9 +75,15 @@ def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) ->
         no_floats: nodes that are no float tensors; nothing that reads one is quantized.
     """
     found, parts, writes = Found(), sequences(view), written(view)
+    fixed, computing = _constant_expressions(view), dict[Node, str]()
     for node in reversed(view.gm.graph.nodes):
         if node in found.of or node in no_floats or not node.op.startswith("call"):
             continue
+        if node in fixed:
+            said = _parameter_of(view, node, computing)
+            if said is not None:
+                found.reasons[node.name] = computing[node] = said
+                continue
         said = _of_strangers(view, node, no_floats) or _of_a_sequence(view, node, parts)
         if said is not None:
             found.reasons[node.name] = said
@@ -92,6 +98,30 @@ def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) ->
         if instance is not None and instance.anchor is node and instance.kind == "own":
             absorb(view, found, instance)
     return found
+
+
+def _constant_expressions(view: GraphView) -> set[Node]:
+    """Calls that compute with parameters, buffers and numbers only."""
+    found: set[Node] = set()
+    for node in view.gm.graph.nodes:
+        sources = node.all_input_nodes
+        if node.op.startswith("call") and sources and all(s.op == "get_attr" or s in found for s in sources):
+            found.add(node)
+    return found
+
+
+def _parameter_of(view: GraphView, node: Node, computing: dict[Node, str]) -> str | None:
+    """Why a constant expression is left alone that computes a layer's weight or another parameter; None if it does not.
+
+    Quantized on the way, the weight would have the few digits of an activation.
+    """
+    said: str | None = None
+    for user in node.users:
+        slots = parameter_slots(view, user, node)
+        if user not in computing and not slots:
+            return None
+        said = computing.get(user) or f"it computes the {PARAMETERS[min(slots)]} of {user}"
+    return said
 
 
 def _of_strangers(view: GraphView, node: Node, no_floats: set[Node]) -> str | None:

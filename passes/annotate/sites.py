@@ -11,7 +11,7 @@ from torch.fx import Node
 from qfx.config import QConfig, observer_facts, reuses_input
 from qfx.graph import GraphView, Param
 from qfx.ops import Op
-from qfx.passes.annotate.inputs import activations, weight_and_bias
+from qfx.passes.annotate.inputs import activations, parameter_slots, weight_and_bias
 from qfx.passes.annotate.instances import Found, Instance
 from qfx.qparams import product_scale
 from qfx.specs import Solution, Spec, SpecBook, Ticket
@@ -30,7 +30,8 @@ class Sites:
         own: values observed as the output of an instance; every reader sees them quantized.
         readers: value -> instance roots that read it quantized, for values only observed on behalf of readers.
         edges: (value, root) observed again for one reader, whose spec differs.
-        weights: functional weights, their observers' factories and the op that reads each.
+        weights: functional weights, their observers' factories, the op that reads each and the roots that read them as
+            their weight.
     """
 
     book: SpecBook = field(default_factory=SpecBook)
@@ -38,7 +39,7 @@ class Sites:
     own: set[Node] = field(default_factory=set)
     readers: dict[Node, list[Node]] = field(default_factory=dict)
     edges: dict[tuple[Node, Node], Ticket] = field(default_factory=dict)
-    weights: dict[Node, tuple[Any, Op]] = field(default_factory=dict)
+    weights: dict[Node, tuple[Any, Op, list[Node]]] = field(default_factory=dict)
     solution: Solution | None = None
     _specs: dict[Ticket, Spec] = field(default_factory=dict)
     _carried: dict[Node, Node] = field(default_factory=dict)
@@ -129,7 +130,10 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
         found, bias = weight_and_bias(view, instance.root, instance.roles)
         node = found.node if isinstance(found, Param) else found
         assert isinstance(node, Node)
-        sites.weights[node] = instance.qconfig.weight, view.read(instance.root).op
+        if parameter_slots(view, instance.root, node):  # one that is the layer's input, too, stays that
+            _, _, roots = sites.weights.get(node, (None, None, []))
+            op = view.read(instance.root).op
+            sites.weights[node] = instance.qconfig.weight, op, [*roots, instance.root]
     else:
         module = view.module(str(instance.root.target))
         bias = getattr(next(module.children(), module), "bias", None)

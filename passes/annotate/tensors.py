@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from qfx.graph import GraphView, Param, Reading
+from qfx.passes.annotate.inputs import activations
 
 _FACTS = frozenset({"size", "dim", "assert"})
 # Methods without an op of their own that answer with numbers, and those that answer in the dtype they are asked for.
@@ -49,7 +50,7 @@ def not_float(view: GraphView, example_inputs: Sequence[Any]) -> set[Node]:
             _constant(view, node, found, wide)
         elif node.op.startswith("call"):
             _call(view, node, found, containers)
-            if str(node.target) not in _CASTS and any(each in wide for each in node.all_input_nodes):
+            if str(node.target) not in _CASTS and any(each in wide for _, each in activations(view, node)):
                 found.add(node)
                 wide.add(node)
     return found

@@ -8,6 +8,7 @@ from typing import Any
 from torch.fx import Node
 
 from qfx.graph import Reading
+from qfx.passes.lower.roles import layer_of_weight
 from qfx.patterns import Match
 from qfx.reject import Reject
 
@@ -20,10 +21,14 @@ class Bounds:
     high: float | None = None
 
     def then(self, other: Bounds) -> Bounds:
-        """This clamp, then another: the tighter of each end (torch clamps low first, so an empty range is its high)."""
-        low = max((b for b in (self.low, other.low) if b is not None), default=None)
-        high = min((b for b in (self.high, other.high) if b is not None), default=None)
+        """This clamp, then another: the other one clamps the ends of this one."""
+        low = other.low if self.low is None else other._clamped(self.low)
+        high = other.high if self.high is None else other._clamped(self.high)
         return Bounds(low, high)
+
+    def _clamped(self, value: float) -> float:
+        value = value if self.low is None else max(value, self.low)
+        return value if self.high is None else min(value, self.high)
 
     def named(self) -> dict[str, float]:
         """The ends there are, as keyword arguments ``low`` and ``high``."""
@@ -52,7 +57,9 @@ class Bounds:
             return Bounds(0.0)
         if name == "relu6":
             return Bounds(0.0, 6.0)
-        return Bounds(attrs["min_val"], attrs["max_val"]) if name == "hardtanh" else Bounds(attrs["min"], attrs["max"])
+        found = Bounds(attrs["min_val"], attrs["max_val"]) if name == "hardtanh" else Bounds(attrs["min"], attrs["max"])
+        # torch clamps low first, so an empty range is its high.
+        return Bounds(found.low if found.low is None else found._clamped(found.low), found.high)
 
 
 def bounds(found: Match) -> Bounds:
@@ -61,10 +68,19 @@ def bounds(found: Match) -> Bounds:
 
 
 def constant_clamps(found: Match) -> bool | Reject:
-    """Guard: the clamps' bounds are numbers."""
-    for clamp in (found.first_clamp, found.second_clamp):
+    """Guard: the bounds of the clamps after an op are numbers."""
+    return _numbers(found.first_clamp, found.second_clamp)
+
+
+def constant_bounds(found: Match) -> bool | Reject:
+    """Guard: if the op is a clamp, its bounds are numbers; kernels on codes take no tensors for them."""
+    return _numbers(found.op if found.op.op.clamp else None)
+
+
+def _numbers(*clamps: Reading | None) -> bool | Reject:
+    for clamp in clamps:
         if clamp is not None and any(isinstance(value, Node) for value in clamp.attrs.values()):
-            return Reject(f"the bounds of {clamp.node} are computed", clamp.node)
+            return Reject(f"the bounds of {clamp.node} are tensors", clamp.node)
     return True
 
 
@@ -78,7 +94,10 @@ def _output(found: Match) -> tuple[float, int]:
 
 
 def per_tensor_output(found: Match) -> bool | Reject:
-    """Guard: the result is quantized per tensor with constants."""
+    """Guard: the result is an activation, quantized per tensor with constants."""
+    layer = layer_of_weight(found.view, found.anchor)
+    if layer is not None:
+        return Reject(f"the result is the weight of {layer}, and kernels give activations", found.anchor)
     for value in (found.scale, found.zero_point):
         if getattr(getattr(value, "tensor", None), "dim", lambda: 1)() != 0:
             return Reject("the output is not quantized per tensor with constants", found.anchor)

@@ -10,27 +10,32 @@ from torch.fx import Node
 
 from qfx.graph import Param, Reading
 from qfx.kernels.kernel import Kernel, KernelSite
+from qfx.passes.annotate.inputs import PARAMETERS
 from qfx.passes.lower.codes import output
+from qfx.passes.lower.roles import seen_shape
 from qfx.passes.rule import Guard
 from qfx.patterns import Match
 from qfx.reject import Reject
-
-# Inputs of ops that kernels take as constants only; the rest are activations.
-_CONSTANT_INPUTS = frozenset({"w", "b", "gamma", "beta", "mean", "var"})
 
 
 def site_of(m: Match) -> KernelSite:
     """What a kernel without a weight is told of the op of a match."""
     reading: Reading = m.op
     named = dict(zip(reading.op.names, reading.inputs, strict=False))
-    constants = {name: value for name, value in named.items() if name in _CONSTANT_INPUTS}
+    constants = {name: value for name, value in named.items() if name in PARAMETERS}
     return KernelSite(
         reading.op.name,
         reading.attrs,
         output(m),
+        rank=seen_rank(m),
         missing=tuple(name for name, value in constants.items() if value is None),
         computed=tuple(name for name, value in constants.items() if isinstance(value, Node)),
     )
+
+
+def seen_rank(m: Match) -> int | None:
+    """How many dimensions the result of a match had when it was observed; None where nothing tells."""
+    return len(seen_shape(m.view, m.out.node)) or None
 
 
 def supported(kernel: Kernel, site: Callable[[Match], KernelSite | Reject] = site_of) -> Guard:

@@ -24,6 +24,7 @@ class KernelSite:
         layer: what is known of a layer with a weight; None for other ops.
         weight_dtype: the dtype of the weight's codes; None without a weight.
         weight_axis: the axis of the weight its scales lie along; None for one scale, or without a weight.
+        rank: how many dimensions the result has; None where nobody saw it.
         missing: optional inputs that are not there (``gamma`` of a batch norm without one).
         computed: inputs that should be parameters but are computed while the model runs.
     """
@@ -34,6 +35,7 @@ class KernelSite:
     layer: LayerFacts | None = None
     weight_dtype: torch.dtype | None = None
     weight_axis: int | None = None
+    rank: int | None = None
     missing: tuple[str, ...] = ()
     computed: tuple[str, ...] = ()
 

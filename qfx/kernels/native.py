@@ -29,6 +29,15 @@ def _number_bounds(site: KernelSite) -> str | None:
     return None if numbers else f"the kernel of {site.op} takes bounds that are numbers"
 
 
+def _not_in_one_dimension(site: KernelSite) -> str | None:
+    return "no quantized kernel interpolates in one dimension" if site.rank == 3 else None
+
+
+def _no_3d_reflection(site: KernelSite) -> str | None:
+    three = site.rank == 5 and site.attrs["mode"] == "reflect"
+    return "no quantized kernel pads by 'reflect' in three dimensions" if three else None
+
+
 def _elu(x: Any, scale: Any, zero_point: Any, attrs: Mapping[str, Any]) -> tuple[Any, ...]:
     return (x, scale, zero_point, attrs["alpha"])
 
@@ -104,11 +113,12 @@ _INPUTS_RANGE = (
     _same("avg_pool3d", reference.avg_pool),
     *(_same(f"adaptive_avg_pool{n}d", reference.adaptive_avg_pool) for n in (1, 2, 3)),
     _same("mean", reference.mean),
-    _same("pad", reference.pad, one_of("mode", "constant", "reflect", verb="pads by")),
+    _same("pad", reference.pad, one_of("mode", "constant", "reflect", verb="pads by"), _no_3d_reflection),
     _same(
         "interpolate",
         reference.interpolate_bilinear,
         one_of("mode", "nearest", "bilinear", verb="interpolates by"),
+        _not_in_one_dimension,
     ),
 )
 

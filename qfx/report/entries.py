@@ -19,7 +19,7 @@ from qfx.kernels.reference import overflow_risk
 Status = Literal["integer", "boundary", "float", "observed", "input", "output"]
 
 _RULE, _KERNEL, _OBSERVES = "qfx_rule", "qfx_kernel", "qfx_observes"
-_BOUNDARY = ("quantize_per_tensor", "quantize_per_channel", "quantize", "dequantize")
+_BOUNDARY = ("quantize_per_tensor", "quantize_per_channel", "quantize", "dequantize", "through_integers")
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from qfx.passes.lower.constants import quantize_constants
+from qfx.passes.lower.facts import ask_codes
 from qfx.passes.lower.native.elementwise import ELEMENTWISE
 from qfx.passes.lower.native.moves import MOVES
 from qfx.passes.lower.native.onednn_only import ONEDNN_ONLY
 from qfx.passes.lower.native.weighted import WEIGHTED_RULES
 from qfx.passes.lower.splits import sink_splits
+from qfx.passes.lower.views import reshape_views
 from qfx.passes.pipeline import FunctionPass, Pass, Step
 
 NATIVE: tuple[Step, ...] = (
+    FunctionPass("views are reshapes", reshape_views),
     FunctionPass("keep splits in integers", sink_splits),
     Pass(
         "lower to native",
@@ -18,4 +22,6 @@ NATIVE: tuple[Step, ...] = (
         provides=frozenset({"lowered"}),
         keep_misses=True,
     ),
+    FunctionPass("quantize constants", quantize_constants),
+    FunctionPass("ask codes for sizes", ask_codes),
 )

@@ -16,11 +16,13 @@ from qfx.nn.intrinsic import quantized as fused
 from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.native.weighted import clamp_codes
+from qfx.passes.lower.roles import seen_shape
 from qfx.passes.lower.site import supported
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Guard, Rule, rule
 from qfx.patterns import Match
 from qfx.patterns.catalogue import quantized as shapes
+from qfx.reject import Reject
 from qfx.spellings import opaque
 
 
@@ -34,15 +36,34 @@ def _finish(g: Rewriter, m: Match, y: Node, limits: Bounds, kernel: str) -> Node
 
 
 # -- addition and multiplication -----------------------------------------------------------------------------------
+def _ordered(m: Match) -> tuple[Any, Any] | Reject:
+    """The operands, that of the result's shape first: the kernels broadcast the second one only."""
+    full, left, right = (seen_shape(m.view, value) for value in (m.out.node, m.x, m.y))
+    if not full or left == full or not (left or right):
+        return m.x, m.y
+    if right == full or not right:
+        return m.y, m.x
+    if not left:
+        return m.x, m.y
+    return Reject(f"the kernel of {m.op.op.name} gives the shape of an operand, not {full} of {left} and {right}")
+
+
+def _broadcast(m: Match) -> bool | Reject:
+    ordered = _ordered(m)
+    return Reject(ordered.reason, m.op.node) if isinstance(ordered, Reject) else True
+
+
 def _arithmetic(op: Op, *, number: bool) -> Rule:
     kernel = NATIVE[op.name]
+    shape, guards = (shapes.with_number(op), ()) if number else (shapes.binary(op), (_broadcast,))
 
-    @rule(shapes.with_number(op) if number else shapes.binary(op), where=_guards(kernel))
+    @rule(shape, where=(*_guards(kernel), *guards))
     def lower_arithmetic(m: Match, g: Rewriter) -> Node:
         limits = bounds(m)
         relu = limits.low == 0.0
-        other = g.packed(ExactConstant(float(m.c)), "_constant") if number else m.y
-        y = g.call(kernel.with_relu if relu else kernel.call, m.x, other, m.scale, m.zero_point)
+        pair = (m.x, g.packed(ExactConstant(float(m.c)), "_constant")) if number else _ordered(m)
+        assert not isinstance(pair, Reject)
+        y = g.call(kernel.with_relu if relu else kernel.call, *pair, m.scale, m.zero_point)
         left = Bounds(None if relu else limits.low, limits.high)
         return _finish(g, m, y, left, f"{kernel.name}{'_relu' if relu else ''}")
 

@@ -8,9 +8,9 @@ from torch.fx import Node
 from qfx import ops
 from qfx.kernels.native import NATIVE
 from qfx.ops import Op, QParamClass
-from qfx.passes.lower.codes import output, per_tensor_output
+from qfx.passes.lower.codes import constant_bounds, output, per_tensor_output
 from qfx.passes.lower.parameters import parameters, quantized_items, same_parameters
-from qfx.passes.lower.site import batched, supported
+from qfx.passes.lower.site import batched, seen_rank, supported
 from qfx.passes.lower.splits import SPLITS
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
@@ -27,17 +27,28 @@ def _same(op: Op) -> Rule:
     if op in (ops.max_pool3d, ops.avg_pool3d):
         takes = (*takes, batched("out"))
 
-    @rule(shapes.same(op), where=(per_tensor_output, *takes, same_parameters))
+    @rule(shapes.same(op), where=(per_tensor_output, constant_bounds, *takes, same_parameters))
     def lower_same(m: Match, g: Rewriter) -> Node:
         attrs = m.op.attrs
         function = None if kernel is None else kernel.function(attrs)
-        if kernel is None or function is None:
-            y = g.same(m.op, {m.back.node: m.x})
-        else:
-            y = g.call(function, *kernel.arrange(m.x, None, None, attrs))
-        return g.integer(y, f"quantized {op.name}" if kernel is None else kernel.name)
+        name = f"quantized {op.name}" if kernel is None else kernel.name
+        if kernel is not None and function is not None:
+            return g.integer(g.call(function, *kernel.arrange(m.x, None, None, attrs)), name)
+        # torch's quantized max pools read lists of one number otherwise than its float ones, where they read them.
+        if "max_pool" in op.name and _lists_of_one(m):
+            return g.integer(g.call(op, m.x, **attrs), name)
+        x = m.x
+        if op is ops.pad and seen_rank(m) == 5:  # in three dimensions torch pads no quantized tensor in channels last
+            x = g.integer(g.method("contiguous", x), "quantized contiguous")
+        return g.integer(g.same(m.op, {m.back.node: x}), name)
 
     return lower_same
+
+
+def _lists_of_one(m: Match) -> bool:
+    node = m.op.node
+    spelled = vars(m.view.module(str(node.target))).values() if node.op == "call_module" else node.args[1:]
+    return any(isinstance(value, list | tuple) and len(value) == 1 for value in (*spelled, *node.kwargs.values()))
 
 
 def _drops_dimensions(m: Match) -> bool | Reject:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from qfx.passes.lower.facts import ask_codes
 from qfx.passes.lower.onednn.elementwise import ELEMENTWISE
+from qfx.passes.lower.onednn.leftovers import make_leftovers_plain
 from qfx.passes.lower.onednn.plain import make_plain
 from qfx.passes.lower.onednn.weighted import WEIGHTED_RULES
 from qfx.passes.lower.splits import sink_splits
+from qfx.passes.lower.views import reshape_views
 from qfx.passes.pipeline import FunctionPass, Pass, Step
 
 ONEDNN: tuple[Step, ...] = (
+    FunctionPass("views are reshapes", reshape_views),
     FunctionPass("keep splits in integers", sink_splits),
     FunctionPass("make integers plain", make_plain),
     Pass(
@@ -18,4 +22,6 @@ ONEDNN: tuple[Step, ...] = (
         provides=frozenset({"lowered"}),
         keep_misses=True,
     ),
+    FunctionPass("make weights no kernel took plain", make_leftovers_plain),
+    FunctionPass("ask codes for sizes", ask_codes),
 )

@@ -13,7 +13,7 @@ from qfx import ops
 from qfx.graph import Reading
 from qfx.kernels import onednn
 from qfx.ops import Op
-from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.codes import Bounds, bounds, constant_bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.native.moves import KEEPING
 from qfx.passes.lower.parameters import numbers, quantized_items, same_parameters
 from qfx.passes.lower.site import batched
@@ -58,12 +58,13 @@ def _function(m: Match) -> Callable[[Tensor], Tensor]:
     node = reading.node
 
     def call(values: Tensor) -> Tensor:
+        args, kwargs = ([values if isinstance(v, Node) else v for v in node.args], dict(node.kwargs))
+        kwargs = {name: values if isinstance(v, Node) else v for name, v in kwargs.items()}
         if node.op == "call_module":
-            return m.view.module(str(node.target))(values)  # type: ignore[no-any-return]
-        if node.op == "call_method":
-            return getattr(values, str(node.target))(*node.args[1:], **node.kwargs)  # type: ignore[no-any-return]
-        target: Any = node.target
-        return target(values, *node.args[1:], **node.kwargs)  # type: ignore[no-any-return]
+            called: Any = m.view.module(str(node.target))
+        else:
+            called = getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
+        return called(*args, **kwargs)  # type: ignore[no-any-return]
 
     return call
 
@@ -92,7 +93,7 @@ def _with_number(op: Op, function: Callable[[Tensor, float], Tensor]) -> Rule:
 
 # -- the input's parameters ----------------------------------------------------------------------------------------
 def _clamp(op: Op) -> Rule:
-    @rule(shapes.same(op), where=(per_tensor_output, _constant_bounds, same_parameters))
+    @rule(shapes.same(op), where=(per_tensor_output, constant_bounds, same_parameters))
     def lower_clamp(m: Match, g: Rewriter) -> Node:
         limits = Bounds.of(m.op).named()
         return g.integer(g.call(onednn.clamp, m.x, m.scale, m.zero_point, **limits), "integer clamp")
@@ -100,16 +101,16 @@ def _clamp(op: Op) -> Rule:
     return lower_clamp
 
 
-def _constant_bounds(m: Match) -> bool | Reject:
-    computed = any(isinstance(value, Node) for value in m.op.attrs.values())
-    return Reject(f"the bounds of {m.op.node} are computed", m.op.node) if computed else True
+def _constant_arguments(m: Match) -> bool | Reject:
+    computed = [name for name, value in m.op.attrs.items() if isinstance(value, Node)]
+    return Reject(f"{', '.join(computed)} of {m.op.node} is computed", m.op.node) if computed else True
 
 
 Arguments = Callable[[Match], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 def _own(op: Op, function: Callable[..., Tensor], arguments: Arguments, *guards: Guard) -> Rule:
-    @rule(shapes.same(op), where=(per_tensor_output, _constant_bounds, *guards, same_parameters))
+    @rule(shapes.same(op), where=(per_tensor_output, _constant_arguments, *guards, same_parameters))
     def lower_own(m: Match, g: Rewriter) -> Node:
         more, named = arguments(m)
         return g.integer(g.call(function, m.x, *more, **named), f"integer {op.name}")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch.fx import GraphModule, Node
 
 from qfx import ops
 from qfx.errors import ConfigError
-from qfx.graph import Param
+from qfx.graph import GraphView
 from qfx.graph.provenance import describe
 from qfx.kernels import onednn
+from qfx.passes.lower.constants import Constant, constants, once_each
+from qfx.passes.lower.roles import layer_of_weight
 from qfx.passes.pipeline import Context
 from qfx.spellings import CallSpelling, Signature, register
 
@@ -22,29 +27,43 @@ register(CallSpelling(onednn.dequantize, ops.dequantize, Signature.parse("x scal
 def make_plain(gm: GraphModule, context: Context) -> bool:
     """Replace every trip of an activation between floats and quantized tensors by one to plain integers and back.
 
-    Weights keep their quantize: they are packed from it.
+    A constant among the activations becomes its codes. Weights keep their quantize: they are packed from it.
 
     Raises:
         ConfigError: an activation has other codes than 0 to 255, or parameters per channel.
     """
-    changed, g, view = False, context.rewriter, context.view
+    g, view = context.rewriter, context.view
+    dead: list[Node] = []
+    fixed = {constant.node: constant for constant in constants(gm, view)}
+    stored = once_each(partial(_stored, context))
+    of: dict[Node, tuple[Any, Any]] = {}  # scale and zero point of plain codes
     for node in list(gm.graph.nodes):
         reading = view.read(node)
-        if reading.op is ops.quantize and not isinstance(reading.inputs[0], Param):
+        if reading.op is ops.quantize and layer_of_weight(view, node) is None:
             _check(node, reading.attrs)
-            with g.at(node, (node,)):
-                made = g.call(onednn.quantize, *node.args[:3])
-            g.replace(node, made)
-            changed = True
+            if node in fixed:
+                made = stored(fixed[node])
+            else:
+                with g.at(node, (node,)):
+                    made = g.call(onednn.quantize, *node.args[:3])
+            of[made] = (node.args[1], node.args[2])
+            g.replace(node, made, erase=False)  # its dequantizes need its scale and zero point
+            dead.append(node)
         elif reading.op is ops.dequantize:
-            source = _quantize_of(context, node)
-            if source is None:
+            qparams = _qparams(view, node, of)
+            if qparams is None:
                 continue
             with g.at(node, (node,)):
-                made = g.call(onednn.dequantize, node.args[0], *source.args[1:3])
+                made = g.call(onednn.dequantize, node.args[0], *qparams)
             g.replace(node, made)
-            changed = True
-    return changed
+    for node in dead:
+        g.erase_if_unused(node)
+    return bool(dead)
+
+
+def _stored(context: Context, constant: Constant) -> Node:
+    with context.rewriter.at(constant.node):
+        return context.rewriter.attribute(f"{constant.source.fqn.replace('.', '_')}_codes", constant.codes())
 
 
 def _check(node: Node, attrs: object) -> None:
@@ -57,13 +76,9 @@ def _check(node: Node, attrs: object) -> None:
         )
 
 
-def _quantize_of(context: Context, node: Node) -> Node | None:
-    """The quantize of an activation that a dequantize undoes; splits may lie between. None for a weight."""
+def _qparams(view: GraphView, node: Node, of: dict[Node, tuple[Any, Any]]) -> tuple[Any, Any] | None:
+    """The parameters of the codes that a dequantize takes; splits may lie between. None for a weight."""
     at = node.args[0]
-    while isinstance(at, Node):
-        reading = context.view.read(at)
-        if reading.op is ops.quantize:
-            return None if isinstance(reading.inputs[0], Param) else at
-        inner = reading.inputs[0] if reading.inputs else None
-        at = inner if isinstance(inner, Node) else None
-    return None
+    while isinstance(at, Node) and at not in of and view.read(at).op is not ops.quantize:
+        at = at.args[0] if at.args else None
+    return of.get(at) if isinstance(at, Node) else None

@@ -14,7 +14,7 @@ Example:
 
 from __future__ import annotations
 
-from qfx.kernels.onednn.boundary import dequantize, quantize, requantize
+from qfx.kernels.onednn.boundary import dequantize, quantize, requantize, through_integers
 from qfx.kernels.onednn.elementwise import add, cat, clamp, lookup, mul, table_of
 from qfx.kernels.onednn.moves import pad, resize
 from qfx.kernels.onednn.pools import adaptive_avg_pool, avg_pool, max_pool, mean
@@ -43,4 +43,5 @@ __all__ = [
     "requantize",
     "resize",
     "table_of",
+    "through_integers",
 ]

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qfx.qparams import QParams
+from qfx.qparams import dequantize as float_of
+from qfx.qparams import quantize as codes_of
+
 Number = float | Tensor
 """A scale or zero point: a number, or a tensor of one element."""
 
@@ -44,3 +48,22 @@ def dequantize(q: Tensor, scale: Number, zero_point: Number) -> Tensor:
 def requantize(q: Tensor, from_scale: Number, from_zero_point: Number, scale: Number, zero_point: Number) -> Tensor:
     """The codes of the same values in other parameters: `dequantize`, then `quantize`."""
     return quantize(dequantize(q, from_scale, from_zero_point), scale, zero_point)
+
+
+def through_integers(
+    x: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None, lowest: int, highest: int
+) -> Tensor:
+    """What is left of a float tensor by a trip through codes: the weight of a layer that no kernel takes.
+
+    Args:
+        x: any shape, ``torch.float32``.
+        scale, zero_point: one element, or one for each index along `axis`.
+        axis: the dimension that has a scale for each index; None for one scale.
+        lowest, highest: the ends of the codes.
+
+    Example:
+        >>> through_integers(torch.tensor([0.26, 9.0]), torch.tensor(0.5), torch.tensor(0), None, -4, 3)
+        tensor([0.5000, 1.5000])
+    """
+    how = QParams(scale, zero_point, axis, torch.int32, lowest, highest)
+    return float_of(codes_of(x, how), how)

@@ -37,8 +37,10 @@ def max_pool(
     dilation: Sequence[int] | None = None,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """The largest code of each window of ``(N, C, *spatial)``; arguments as in ``torch.nn.functional.max_pool{n}d``."""
+    """The largest code of each window of ``(N, C, *spatial)`` or ``(C, *spatial)``; arguments as in ``F.max_pool{n}d``."""
     n = len(kernel_size)
+    if x.dim() == n + 1:
+        return max_pool(x.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode).squeeze(0)
     padding, dilation = padding or [0] * n, dilation or [1] * n
     pooled: Tensor
     if n == 3:

@@ -38,13 +38,15 @@ def conv(
     """Convolve codes; the result is ``torch.uint8``, channels last.
 
     Args:
-        x: codes ``(N, C, *spatial)``, ``torch.uint8``, one to three spatial dimensions.
+        x: codes ``(N, C, *spatial)`` or ``(C, *spatial)``, ``torch.uint8``, one to three spatial dimensions.
         x_scale, x_zero_point: of `x`; padding is with the zero point, which stands for 0.0.
         packed: the weight.
         scale, zero_point: of the result.
         low, high: bounds of the result in real numbers, inside the kernel: kernels saturate at 0..255 only, so 7-bit
             activations need their upper bound here. In three dimensions onednn takes none.
     """
+    if x.dim() == packed.rank - 1:
+        return conv(x.unsqueeze(0), x_scale, x_zero_point, packed, scale, zero_point, low, high).squeeze(0)
     _check(x, packed)
     xs, xz = float(x_scale), int(x_zero_point)
     post, numbers = _post(low, high)
@@ -90,6 +92,11 @@ def conv_add(
         other_scale, other_zero_point: of `other`.
         relu: no code below the zero point.
     """
+    if x.dim() == packed.rank - 1:
+        batch = conv_add(
+            x.unsqueeze(0), x_scale, x_zero_point, packed, other, other_scale, other_zero_point, scale, zero_point, relu
+        )
+        return batch.squeeze(0)
     _check(x, packed)
     xs, xz = float(x_scale), int(x_zero_point)
     # onednn's sum adds onto its argument, in channels last.

@@ -214,7 +214,7 @@ def test_without_vnni_8_bit_sums_overflow_and_7_bit_sums_do_not() -> None:
     assert eight < 255
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 5, 5), (3, 5, 5), (1, 3, 5)])
+@pytest.mark.parametrize("shape", [(1, 4, 5, 5), (4, 5, 5), (3, 5)])
 def test_an_input_of_another_shape_is_refused_in_words(shape: tuple[int, ...]) -> None:
     weight = torch.ones(2, 3, 1, 1, dtype=torch.int8)
     packed = onednn.OnednnSpec("conv2d", weight, torch.tensor([0.1]), None, (1, 1), (0, 0), (1, 1)).pack()

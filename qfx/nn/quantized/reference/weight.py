@@ -175,6 +175,11 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
             weight_axis_int=int(self.weight_axis),
         )
 
+    def hand_out_plain_integers(self) -> None:
+        """Give the integers as a plain tensor from now on, as ``is_decomposed`` asks for; the numbers are the same."""
+        self.is_decomposed = True
+        self._resolve(self.weight_quant_min, self.weight_quant_max)
+
     def get_quantized_weight(self) -> torch.Tensor:
         """The weight as integers.
 

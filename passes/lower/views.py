@@ -1,0 +1,36 @@
+"""Views become reshapes: kernels give channels last, where a view that merges dimensions does not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from qfx import ops
+from qfx.passes.pipeline import Context
+
+_ATEN: tuple[Any, ...] = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+
+
+def reshape_views(gm: GraphModule, context: Context) -> bool:
+    """Spell every view of a tensor's shape as the reshape it is; where the memory fits, that is a view, too.
+
+    Those that stay in float as well: what is dequantized is in channels last, too.
+    """
+    changed = False
+    for node in gm.graph.nodes:
+        spelled: Any = node.target
+        if node.op == "call_method" and spelled == "view_as":
+            node.target = "reshape_as"
+        elif node.op == "call_method" and spelled == "view" and context.view.read(node).op is ops.reshape:
+            node.target = "reshape"
+            node.kwargs = {"shape": size for size in node.kwargs.values()}
+        elif node.op == "call_function" and spelled in _ATEN:
+            node.target = torch.ops.aten.reshape.default
+            node.kwargs = {"shape" if name == "size" else name: value for name, value in node.kwargs.items()}
+        else:
+            continue
+        context.view.forget(node)
+        changed = True
+    return changed

@@ -11,7 +11,8 @@ from torch.fx import Node
 from qfx.graph import GraphView, Param
 
 NO_ROLES: Mapping[str, int] = MappingProxyType({})
-_ROLES = ("weight", "bias")
+_SLOTS = {"weight": "w", "bias": "b"}
+_ROLES = tuple(_SLOTS)
 PARAMETERS = {
     "w": "weight",
     "b": "bias",
@@ -43,11 +44,13 @@ def activations(view: GraphView, root: Node, roles: Mapping[str, int] = NO_ROLES
             yield name, node
 
 
-def parameter_slots(view: GraphView, root: Node, value: Node) -> set[str]:
+def parameter_slots(view: GraphView, root: Node, value: Node, roles: Mapping[str, int] = NO_ROLES) -> set[str]:
     """The slots in which `root` takes `value` as a parameter; empty where it takes it as an activation, too."""
-    if any(node is value for _, node in activations(view, root)):
+    if any(node is value for _, node in activations(view, root, roles)):
         return set()
-    return {name for name, node in _inputs(view, root) if node is value and name in PARAMETERS}
+    at = {position for position, each in enumerate(root.args) if each is value}
+    named = {slot for role, slot in _SLOTS.items() if roles.get(role) in at}
+    return named | {name for name, node in _inputs(view, root) if node is value and name in PARAMETERS}
 
 
 def _inputs(view: GraphView, root: Node) -> Iterator[tuple[str, Node]]:

@@ -130,7 +130,7 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
         found, bias = weight_and_bias(view, instance.root, instance.roles)
         node = found.node if isinstance(found, Param) else found
         assert isinstance(node, Node)
-        if parameter_slots(view, instance.root, node):  # one that is the layer's input, too, stays that
+        if parameter_slots(view, instance.root, node, instance.roles):  # one that is the layer's input, too, stays that
             _, _, roots = sites.weights.get(node, (None, None, []))
             op = view.read(instance.root).op
             sites.weights[node] = instance.qconfig.weight, op, [*roots, instance.root]

@@ -25,7 +25,7 @@ def reshape_views(gm: GraphModule, context: Context) -> bool:
             node.target = "reshape_as"
         elif node.op == "call_method" and spelled == "view" and context.view.read(node).op is ops.reshape:
             node.target = "reshape"
-            node.kwargs = {"shape": size for size in node.kwargs.values()}
+            node.kwargs = dict.fromkeys(("shape",) if node.kwargs else (), next(iter(node.kwargs.values()), None))
         elif node.op == "call_function" and spelled in _ATEN:
             node.target = torch.ops.aten.reshape.default
             node.kwargs = {"shape" if name == "size" else name: value for name, value in node.kwargs.items()}

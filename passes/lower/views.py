@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from qfx import ops
 from qfx.passes.pipeline import Context
@@ -25,12 +25,17 @@ def reshape_views(gm: GraphModule, context: Context) -> bool:
             node.target = "reshape_as"
         elif node.op == "call_method" and spelled == "view" and context.view.read(node).op is ops.reshape:
             node.target = "reshape"
-            node.kwargs = dict.fromkeys(("shape",) if node.kwargs else (), next(iter(node.kwargs.values()), None))
+            node.kwargs = _reshaped(node)
         elif node.op == "call_function" and spelled in _ATEN:
             node.target = torch.ops.aten.reshape.default
-            node.kwargs = {"shape" if name == "size" else name: value for name, value in node.kwargs.items()}
+            node.kwargs = _reshaped(node)
         else:
             continue
         context.view.forget(node)
         changed = True
     return changed
+
+
+def _reshaped(node: Node) -> dict[str, Any]:
+    """The keyword arguments of a view, as reshape calls them."""
+    return {"shape" if name == "size" else name: value for name, value in node.kwargs.items()}

@@ -40,10 +40,6 @@ def _uses_batch_statistics(m: Any, found: Arguments) -> Arguments:
     return found | {"training": bool(m.training or m.running_mean is None)}
 
 
-def _pool_stride(m: Any, found: Arguments) -> Arguments:
-    return found | {"stride": m.stride}
-
-
 def _weighted() -> Iterator[ModuleSpelling]:
     for n in (1, 2, 3):
         attrs = "stride padding dilation groups padding_mode"
@@ -107,13 +103,12 @@ def _activations() -> Iterator[ModuleSpelling]:
 
 def _pools_and_shapes() -> Iterator[ModuleSpelling]:
     for n in (1, 2, 3):
-        attrs = "kernel_size padding ceil_mode"
+        attrs = "kernel_size stride padding ceil_mode"
         yield module(
             getattr(nn, f"MaxPool{n}d"),
             ops.REGISTRY[f"max_pool{n}d"],
             "",
             f"{attrs} dilation return_indices",
-            adjust=_pool_stride,
         )
         divisor = " divisor_override" if n > 1 else ""
         yield module(
@@ -121,7 +116,6 @@ def _pools_and_shapes() -> Iterator[ModuleSpelling]:
             ops.REGISTRY[f"avg_pool{n}d"],
             "",
             f"{attrs} count_include_pad{divisor}",
-            adjust=_pool_stride,
         )
         yield module(getattr(nn, f"AdaptiveAvgPool{n}d"), ops.REGISTRY[f"adaptive_avg_pool{n}d"], "", "output_size")
         for kind, mode in (

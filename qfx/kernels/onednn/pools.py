@@ -37,7 +37,10 @@ def max_pool(
     dilation: Sequence[int] | None = None,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """The largest code of each window of ``(N, C, *spatial)`` or ``(C, *spatial)``; arguments of ``F.max_pool{n}d``."""
+    """The largest code of each window of ``(N, C, *spatial)`` or ``(C, *spatial)``.
+
+    Arguments as in ``torch.nn.functional.max_pool{n}d``.
+    """
     n = len(kernel_size)
     if x.dim() == n + 1:
         return max_pool(x.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode).squeeze(0)

@@ -177,8 +177,7 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
 
     def hand_out_plain_integers(self) -> None:
         """Give the integers as a plain tensor from now on, as ``is_decomposed`` asks for; the numbers are the same."""
-        self.is_decomposed = True
-        self._resolve(self.weight_quant_min, self.weight_quant_max)
+        self.__dict__.update(is_decomposed=True, _plain=True)
 
     def get_quantized_weight(self) -> torch.Tensor:
         """The weight as integers.

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
+import torch
 from torch.fx import GraphModule, Node
 
 KEY = "qfx_origins"
 LINE_KEY = "qfx_line"
 _FRAMEWORK = ("torch.", "qfx.", "networkx.", "contextlib")
+_GENERATED = "<eval_with_key>"  # the file name of the code torch.fx makes of a graph
+# The same as files: a recorded stack trace has no module names.
+_FRAMEWORK_FILES = (
+    _GENERATED,
+    f"{Path(torch.__file__).parent}{os.sep}",
+    f"{Path(__file__).parents[1]}{os.sep}",
+    str(contextlib.__file__),
+)
+_FRAME = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +53,9 @@ def user_line() -> str:
     """``file:line`` of the nearest frame that is neither torch's nor ours; a few microseconds, no traceback objects."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        name = str(frame.f_globals.get("__name__", ""))
-        if not (name == "torch" or name.startswith(_FRAMEWORK)):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        name, file = str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename
+        if not (name == "torch" or name.startswith(_FRAMEWORK) or file.startswith(_GENERATED)):
+            return f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
 
@@ -97,13 +111,13 @@ def module_path(node: Node) -> str:
 
 
 def line_of(node: Node) -> str:
-    """The user's source line: ours when we traced, else from the stack trace the capture recorded."""
+    """The user's source line: ours when we traced, else from the stack trace the capture recorded.
+
+    Of a stack trace it is the innermost frame that is neither torch's nor ours (the user's call of a module, not the
+    line in torch that computes it); empty where there is none.
+    """
     line = node.meta.get(LINE_KEY)
     if line:
         return str(line)
-    trace = node.meta.get("stack_trace") or ""
-    frames = [part for part in trace.splitlines() if part.strip().startswith("File ")]
-    if not frames:
-        return ""
-    path, _, rest = frames[-1].strip()[5:].partition(", line ")
-    return f"{path.strip(chr(34))}:{rest.split(',')[0]}"
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    return next((f"{path}:{at}" for path, at in reversed(frames) if not path.startswith(_FRAMEWORK_FILES)), "")

@@ -19,7 +19,7 @@ from qfx.graph.provenance import module_path
 from qfx.nn.quantized import reference
 from qfx.observers.together import Answer, answers_together
 from qfx.passes.blanks import Blanks
-from qfx.passes.observe import KEY, watching
+from qfx.passes.observe import KEY, seen_shape, watching
 from qfx.passes.pipeline import Context
 from qfx.passes.train import drop_switched_off, trained_as_float
 from qfx.passes.weights import along_output_channels
@@ -106,11 +106,8 @@ class _Solved:
         it is float32, as far as is known."""
         number = self._met[observer]
         self._met[observer] += 1
-        inner = watching(observer)
-        shapes, floats = getattr(inner, "seen_shapes", []), getattr(inner, "seen_float32", [])
-        if len(shapes) != getattr(inner, "values", 1):
-            return [], all(floats)
-        return list(shapes[number]), floats[number] if len(floats) == len(shapes) else True
+        shape, floats = seen_shape(observer, number), getattr(watching(observer), "seen_float32", [])
+        return shape, floats[number] if shape and len(floats) > number else all(floats)
 
     def problems(self, observer: Any) -> list[str]:
         return self._problems[observer]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from torch import nn
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from qfx.graph.nodes import make_node
 from qfx.passes.annotate.sites import Sites
@@ -62,6 +63,25 @@ def observe(context: Context, sites: Sites) -> int:
 def watching(module: Any) -> Any:
     """The observer itself, which a fake-quantize module has inside."""
     return getattr(module, "activation_post_process", module)
+
+
+def seen_shape(observer: Any, number: int) -> list[int]:
+    """Shape of the value an observer was called for as its `number`-th, seen last; ``[]`` where nothing tells."""
+    inner = watching(observer)
+    seen = getattr(inner, "seen_shapes", [])
+    return list(seen[number]) if len(seen) == getattr(inner, "values", 1) else []
+
+
+def seen_shapes(gm: GraphModule) -> dict[str, list[int]]:
+    """Shapes of the observed values of a prepared graph, by name of the value; ``[]`` where nothing tells."""
+    found: dict[str, list[int]] = {}
+    met: Counter[Any] = Counter()  # by module, which compares by identity
+    for node in gm.graph.nodes:
+        if KEY in node.meta:
+            observer = gm.get_submodule(str(node.target))
+            found[node.meta[KEY]] = seen_shape(observer, met[observer])
+            met[observer] += 1
+    return found
 
 
 class _Observers:

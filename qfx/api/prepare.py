@@ -189,7 +189,10 @@ def _prepared(
     stages = prepare_stages(given, is_qat=training)
     run_steps(gm, Pipeline("prepare", with_passes(stages, passes)).steps, context)
     found, sites = _annotate(context, backend, mapping, example_inputs)
-    plan = _plan(found, sites) | {"bytes_before": state_bytes(model), "preserved": custom.preserved_attributes}
+    plan = _plan(context.view, found, sites) | {
+        "bytes_before": state_bytes(model),
+        "preserved": custom.preserved_attributes,
+    }
     observe(context, sites)
     if training:
         train_weights(context, found)
@@ -227,7 +230,7 @@ def _annotate(context: Context, backend: BackendConfig, mapping: QConfigMapping,
     return found, place(view, found, mapping.global_qconfig)
 
 
-def _plan(found: Found, sites: Sites) -> dict[str, Any]:
+def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
     """What convert and the report need, as plain data by node name."""
     instances = {}
     for node, instance in found.of.items():
@@ -235,6 +238,7 @@ def _plan(found: Found, sites: Sites) -> dict[str, Any]:
             instances[node.name] = {
                 "anchor": instance.anchor.name,
                 "nodes": tuple(member.name for member in instance.nodes),
+                "op": view.read(instance.root).op.name,
                 "kind": instance.kind,
                 "weighted": instance.weighted,
                 "qconfig": instance.qconfig,

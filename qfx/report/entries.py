@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,6 +14,8 @@ from qfx.graph import GraphView
 from qfx.graph.kept import KeptGraphModule
 from qfx.graph.provenance import origins
 from qfx.kernels.reference import overflow_risk
+from qfx.passes.observe import seen_shapes
+from qfx.report.macs import count
 
 Status = Literal["integer", "boundary", "float", "observed", "input", "output"]
 
@@ -37,7 +38,8 @@ class Entry:
         notes: doubtful statistics, overflow risk.
         stands_for: the user's nodes it stands for.
         line: the user's source line of the last of them.
-        macs: multiply-accumulates, where the shape is known.
+        macs: multiply-accumulates for one sample (a picture, a row of features; not for the whole batch), 0 for what
+            multiplies no matrices, None where nothing tells how many there are.
     """
 
     node: str
@@ -49,7 +51,7 @@ class Entry:
     notes: tuple[str, ...] = ()
     stands_for: tuple[str, ...] = ()
     line: str = ""
-    macs: int | None = None
+    macs: int | None = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The entry as plain data."""
@@ -85,10 +87,12 @@ def entries(gm: nn.Module) -> list[Entry]:
     if not isinstance(gm, KeptGraphModule):
         raise ConfigError(f"explain and summary take what prepare_fx or convert_fx returned, got {type(gm).__name__}")
     facts, view = _Facts(gm.plan), GraphView(gm)
-    return [_entry(view, node, facts) for node in gm.graph.nodes if node.op != "get_attr"]
+    # A prepared model has not asked its observers yet.
+    macs = count(view, facts.shapes or seen_shapes(gm), facts.instance)
+    return [_entry(view, node, facts, macs.get(node, 0)) for node in gm.graph.nodes if node.op != "get_attr"]
 
 
-def _entry(view: GraphView, node: Node, facts: _Facts) -> Entry:
+def _entry(view: GraphView, node: Node, facts: _Facts, macs: int | None) -> Entry:
     known = origins(node)
     status, kernel = _status(view, node)
     reasons: tuple[str, ...] = ()
@@ -104,7 +108,7 @@ def _entry(view: GraphView, node: Node, facts: _Facts) -> Entry:
         notes=_notes(view, node, facts),
         stands_for=tuple(origin.name for origin in known),
         line=next((origin.line for origin in reversed(known) if origin.line), ""),
-        macs=_macs(view, node, facts),
+        macs=macs,
     )
 
 
@@ -179,20 +183,3 @@ def risks(view: GraphView, node: Node, codes: tuple[int | None, int | None]) -> 
         return None
     low, high = (0 if codes[0] is None else codes[0]), (255 if codes[1] is None else codes[1])
     return overflow_risk(weight, max(0, low), min(255, high)), overflow_risk(weight, 0, 255)
-
-
-def _macs(view: GraphView, node: Node, facts: _Facts) -> int | None:
-    """Multiply-accumulates of a weighted node, from the shape its observer saw."""
-    weight = weight_of(view, node) if _KERNEL in node.meta else None
-    if weight is None:
-        reading = view.read(node)
-        value = reading.input("w") if not reading.op.opaque and "w" in reading.op.names and reading.inputs else None
-        weight = getattr(value, "tensor", None)
-        if weight is None or weight.dim() < 2:
-            return None
-    instance = facts.instance(node)
-    shape = facts.shapes.get(instance["anchor"] if instance is not None else node.name)
-    if not shape:
-        return None
-    channels = shape[1] if len(shape) > 2 else shape[-1]
-    return math.prod(shape[1:]) // max(channels, 1) * int(weight.numel())

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
 from torch import nn
 
 from qfx.graph.kept import state_bytes
 from qfx.report.entries import Entry, entries
-
-_NO_TENSOR = "no float tensor"
+from qfx.report.text import NO_TENSOR, counted, many, printed, size, table
 
 
 @dataclass(frozen=True)
@@ -54,18 +52,11 @@ class Explanation:
         return tuple(entry for entry in self.entries if entry.status == "float")
 
     def __str__(self) -> str:
-        return printed(self.__rich__())
+        return printed(self)
 
-    def __rich__(self) -> Table:
-        """The table, for ``rich``."""
-        table = Table("node", "op", "what became of it", "line", box=None, pad_edge=False)
-        for entry in self.entries:
-            if entry.status in ("input", "output", "observed"):
-                continue
-            said = [f"{entry.kernel} by {entry.rule or 'conversion'}" if entry.status == "integer" else entry.status]
-            said += [*entry.reasons, *entry.notes]
-            table.add_row(entry.node, entry.op, "; ".join(said), entry.line.rpartition("/")[2])
-        return table
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, for ``rich``, as wide as it is asked for."""
+        yield table(self.entries, options.max_width)
 
 
 @dataclass(frozen=True)
@@ -77,11 +68,13 @@ class Summary:
         kernels: how many nodes run on each kernel.
         reasons: how many nodes stayed float for each reason.
         coverage_nodes: integer calls as a share of integer and float ones.
-        coverage_macs: multiply-accumulates done by integer kernels, of those whose shapes are known; None if none are.
-        unknown_macs: weighted nodes whose shape nobody saw.
+        coverage_macs: multiply-accumulates done by integer kernels, as a share of those that are counted; None if none
+            are. They are counted per sample, see `Entry`; the share is the same for a batch.
+        unknown_macs: nodes that multiply, or may, and are not counted: nobody saw their shape or knows their code.
         bytes_before: of the float model's state dict.
         bytes_after: of this one's.
         risky: integer kernels whose 16-bit sums could overflow without VNNI, for inputs beyond the observed range.
+        uncounted: `unknown_macs` by op.
     """
 
     nodes: dict[str, int]
@@ -93,28 +86,36 @@ class Summary:
     bytes_before: int
     bytes_after: int
     risky: int
+    uncounted: dict[str, int] = field(default_factory=dict)
 
-    def __rich__(self) -> str:
-        """The same lines, for ``rich``."""
-        return str(self)
+    def __rich__(self) -> Text:
+        """The same lines, for ``rich``; never markup."""
+        return Text(str(self))
 
     def __str__(self) -> str:
-        macs = "no shapes known" if self.coverage_macs is None else f"{self.coverage_macs:.1%} of multiply-accumulates"
+        nodes = many(self.nodes.get("integer", 0), "node")
         lines = [
-            f"integer: {self.nodes.get('integer', 0)} nodes, {self.coverage_nodes:.1%} of computing nodes, {macs}",
-            f"size: {self.bytes_before / 1e6:.2f} MB before, {self.bytes_after / 1e6:.2f} MB after",
-            *(f"  {count:4d}  {kernel}" for kernel, count in sorted(self.kernels.items(), key=lambda kv: -kv[1])),
+            f"integer: {nodes}, {self.coverage_nodes:.1%} of computing nodes, {self._share_of_macs()}",
+            *counted(self.kernels),
         ]
         if self.reasons:
-            lines.append(f"float: {self.nodes.get('float', 0)} nodes")
-            lines += [f"  {count:4d}  {why}" for why, count in sorted(self.reasons.items(), key=lambda kv: -kv[1])]
+            lines += [f"float: {many(sum(self.reasons.values()), 'node')}", *counted(self.reasons)]
+        lines.append(f"between them: {many(self.nodes.get('boundary', 0), 'node')} that quantize or dequantize")
+        lines.append(f"size: {size(self.bytes_before)} before, {size(self.bytes_after)} after")
         if self.unknown_macs:
-            lines.append(f"{self.unknown_macs} weighted nodes are not counted: no observer saw their shape")
+            lines.append(f"not counted: {many(self.unknown_macs, 'node')}, as nothing tells how much they multiply")
+            lines += counted(self.uncounted)
         if self.risky:
             lines.append(
                 f"{self.risky} kernels could overflow 16 bits without VNNI, for inputs beyond the observed range"
             )
         return "\n".join(lines)
+
+    def _share_of_macs(self) -> str:
+        if self.coverage_macs is None:
+            return f"{'unknown' if self.unknown_macs else 'no'} multiply-accumulates"
+        of = "the multiply-accumulates that are counted" if self.unknown_macs else "multiply-accumulates"
+        return f"{self.coverage_macs:.1%} of {of}"
 
 
 def explain(gm: nn.Module) -> Explanation:
@@ -145,30 +146,19 @@ def summary(gm: nn.Module) -> Summary:
     """
     found = entries(gm)
     nodes: Counter[str] = Counter(entry.status for entry in found)
-    counted = nodes["integer"] + sum(1 for e in found if e.status == "float" and _NO_TENSOR not in e.reasons[0])
+    counted = nodes["integer"] + sum(1 for e in found if e.status == "float" and NO_TENSOR not in e.reasons[0])
     integer = sum(e.macs or 0 for e in found if e.status == "integer")
     total = sum(e.macs or 0 for e in found if e.status in ("integer", "float"))
     plan: Any = getattr(gm, "plan", {})
     return Summary(
         nodes=dict(nodes),
         kernels=dict(Counter(entry.kernel for entry in found if entry.status == "integer")),
-        reasons=dict(Counter(e.reasons[0] for e in found if e.status == "float" and _NO_TENSOR not in e.reasons[0])),
+        reasons=dict(Counter(e.reasons[0] for e in found if e.status == "float" and NO_TENSOR not in e.reasons[0])),
         coverage_nodes=nodes["integer"] / max(counted, 1),
         coverage_macs=integer / total if total else None,
-        unknown_macs=sum(1 for e in found if e.status == "float" and e.macs is None and _is_weighted(e)),
+        unknown_macs=sum(1 for e in found if e.macs is None),
+        uncounted=dict(Counter(e.op for e in found if e.macs is None)),
         bytes_before=plan.get("bytes_before", 0),
         bytes_after=state_bytes(gm),
         risky=sum(1 for entry in found if any("could overflow" in note for note in entry.notes)),
     )
-
-
-def _is_weighted(entry: Entry) -> bool:
-    return entry.op.startswith(("conv", "linear", "Conv", "Linear"))
-
-
-def printed(table: Table) -> str:
-    """A rich table as plain text of up to 160 columns."""
-    console = Console(file=io.StringIO(), width=160, color_system=None)
-    console.print(table)
-    out: Any = console.file
-    return str(out.getvalue()).rstrip()

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,11 @@ def machine() -> str:
 
 def show(rows: list[Row]) -> bool:
     """Print the rows; whether all hold."""
-    table = Table("claim", "bound", "measured", "", title=machine())
+    table = Table("claim", "bound", "measured", "", title=Text(machine()))  # names and notes are text, no markup
     for row in rows:
         sign = "<=" if row.better == "max" else ">="
-        verdict = "[green]PASS[/]" if row.ok else "[red]FAIL[/]"
-        table.add_row(
-            f"{row.name} {row.note}".strip(), f"{sign} {row.bound:g} {row.unit}", f"{row.value:.3g} {row.unit}", verdict
-        )
+        bound, value = f"{sign} {row.bound:g} {row.unit}", f"{row.value:.3g} {row.unit}"
+        verdict = Text("PASS", "green") if row.ok else Text("FAIL", "red")
+        table.add_row(*map(Text, (f"{row.name} {row.note}".strip(), bound, value)), verdict)
     Console(width=140).print(table)
     return all(row.ok for row in rows)

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -45,7 +46,7 @@ def per_picture(model: torch.nn.Module, int8: torch.nn.Module) -> Table:
         expected, found = protocol.logits(model, x), protocol.logits(int8, x)
         says = [f"{names[int(logits.argmax())]} ({float(logits.softmax(1).max()):.0%})" for logits in (expected, found)]
         role = "calibration" if name in protocol.CALIBRATION else "held out"
-        table.add_row(name, role, *says, f"{protocol.decibels(expected, found):.1f}")
+        table.add_row(*map(Text, (name, role, *says, f"{protocol.decibels(expected, found):.1f}")))
     return table
 
 
@@ -74,7 +75,7 @@ def latency(model: torch.nn.Module, int8: torch.nn.Module) -> Table:
             },
             rounds=31,
         )
-    table = Table("one picture", "median ms", "of float eager", title=f"Latency on {machine()}")
+    table = Table("one picture", "median ms", "of float eager", title=Text(f"Latency on {machine()}"))
     for name, value in seconds.items():
         table.add_row(name, f"{value * 1e3:.1f}", f"{value / seconds['float, eager']:.2f}x")
     return table
@@ -99,11 +100,11 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=200, help="held-out crops (default: 200)")
     options = parser.parse_args()
     model = protocol.pretrained_efficientnet()
-    console.print(f"Quantizing EfficientNet-Lite0 for [bold]{options.target}[/] ...")
+    console.print(Text.assemble("Quantizing EfficientNet-Lite0 for ", (options.target, "bold"), " ..."))
     int8 = quantized(model, options.target)
     console.print(per_picture(model, int8))
     held_out(model, int8, options.crops)
-    console.print(str(qfx.summary(int8)), soft_wrap=True)
+    console.print(qfx.summary(int8), soft_wrap=True)
     console.print(latency(model, int8))
     saved_and_loaded(int8)
 

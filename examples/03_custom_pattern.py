@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 import qfx
@@ -60,7 +61,8 @@ def main() -> None:
             name, str(len(gm.graph.nodes)), str(len(rewritten.graph.nodes)), str(log.applied), f"{difference:.1e}"
         )
         for node, why in log.misses.items():
-            console.print(f"{name}: not at {node}: {why}", markup=False, highlight=False)
+            # A reason names nodes in brackets, which would be markup to rich if it were not a Text.
+            console.print(Text(f"{name}: not at {node}: {why}"))
     console.print(table)
 
 

@@ -11,10 +11,11 @@ from torch.fx import Graph, GraphModule, Node, Tracer
 from torch.fx.proxy import TraceError
 
 from qfx.errors import CaptureError, ModelStateError
+from qfx.frames import user_line
 from qfx.graph.absent import absent
 from qfx.graph.copying import copied, copied_tables
 from qfx.graph.kept import DraftGraphModule
-from qfx.graph.provenance import LINE_KEY, stamp, user_line
+from qfx.graph.provenance import LINE_KEY, stamp
 from qfx.graph.ranks import note_ranks
 from qfx.graph.training import shown as shown_calls
 from qfx.graph.training import training_calls, training_modules

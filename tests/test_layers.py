@@ -14,6 +14,7 @@ PACKAGES = {"qfx": "qfx", "passes": "qfx.passes", "patterns": "qfx.patterns"}
 # Layer of each part of qfx; a part may import parts of a lower layer, itself, and what BESIDE allows.
 LAYERS = {
     "errors": 0,
+    "frames": 0,
     "reject": 0,
     "quick": 0,
     "ops": 1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from torch.fx import GraphModule, Node
@@ -13,6 +12,7 @@ from qfx.api.pause import no_collections
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError, DowngradeError
+from qfx.frames import warn
 from qfx.graph.kept import DraftGraphModule
 from qfx.passes.convert import convert, only_read
 from qfx.passes.lower.native import NATIVE
@@ -205,4 +205,4 @@ def _doubts(problems: dict[str, list[str]], strict: bool) -> None:
     message = f"statistics of {len(problems)} values are doubtful: {shown}{more}"
     if strict:
         raise DowngradeError(f"{message}. Run the prepared model on representative, finite data before converting.")
-    warnings.warn(f"{message}. Their scales may be meaningless.", UserWarning, stacklevel=3)
+    warn(f"{message}. Their scales may be meaningless.")

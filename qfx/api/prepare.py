@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from qfx.config import (
 )
 from qfx.config.backend_config.moves import get_default_backend_config
 from qfx.errors import ConfigError, DowngradeError, ModelStateError
+from qfx.frames import warn
 from qfx.graph import GraphView
 from qfx.graph.kept import state_bytes
 from qfx.graph.provenance import describe, merged
@@ -266,7 +266,7 @@ def _check_unused(gm: GraphModule, mapping: QConfigMapping, strict: bool) -> Non
     message = f"part of the QConfigMapping matches nothing in the model: {lines}"
     if strict:
         raise DowngradeError(f"{message}. Remove these entries or correct their names.")
-    warnings.warn(message, UserWarning, stacklevel=3)
+    warn(message)
 
 
 def _refuse_unbuilt(custom: PrepareCustomConfig, equalization: Any) -> None:

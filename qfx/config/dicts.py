@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qfx.errors import ConfigError
+from qfx.frames import warn
 
 
 def check_keys(owner: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
@@ -19,11 +19,7 @@ def check_keys(owner: str, given: Mapping[str, Any], known: Iterable[str]) -> No
     known = list(known)
     unknown = [key for key in given if key not in known]
     if unknown:
-        warnings.warn(
-            f"{owner}.from_dict ignores {', '.join(map(repr, unknown))}; it reads {', '.join(map(repr, known))}",
-            UserWarning,
-            stacklevel=3,
-        )
+        warn(f"{owner}.from_dict ignores {', '.join(map(repr, unknown))}; it reads {', '.join(map(repr, known))}")
 
 
 def check_list(owner: str, key: str, given: Any) -> list[Any]:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch.fx import GraphModule, Node
 
+from qfx.frames import GENERATED
+
 KEY = "qfx_origins"
 LINE_KEY = "qfx_line"
-_FRAMEWORK = ("torch.", "qfx.", "networkx.", "contextlib")
-_GENERATED = "<eval_with_key>"  # the file name of the code torch.fx makes of a graph
-# The same as files: a recorded stack trace has no module names.
+# Files between the user and us: a recorded stack trace has no module names.
 _FRAMEWORK_FILES = (
-    _GENERATED,
+    GENERATED,
     f"{Path(torch.__file__).parent}{os.sep}",
     f"{Path(__file__).parents[1]}{os.sep}",
     str(contextlib.__file__),
@@ -47,17 +45,6 @@ class Origin:
     def __str__(self) -> str:
         where = ", ".join(part for part in (self.line, self.module_path) if part)
         return f"{self.name} ({where})" if where else self.name
-
-
-def user_line() -> str:
-    """``file:line`` of the nearest frame that is neither torch's nor ours; a few microseconds, no traceback objects."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        name, file = str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename
-        if not (name == "torch" or name.startswith(_FRAMEWORK) or file.startswith(_GENERATED)):
-            return f"{file}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
 
 
 def stamp(gm: GraphModule) -> None:

@@ -10,7 +10,6 @@ object. A :class:`PackedSpec` is what gets copied: the int8 weight, the bias, th
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from qfx.errors import ConfigError, KernelError
+from qfx.frames import warn
 from qfx.kernels.plain import put_together, take_apart
 
 # x86 is torch's own mixture of fbgemm and onednn. These differ by a code where a value lies within one float32 rounding
@@ -71,11 +71,7 @@ def usable_engine(engine: str | None) -> str:
     chosen = (alike or supported)[0]
     if engine is not None:
         differs = "whose codes may differ by one" if alike else "which rounds differently"
-        warnings.warn(
-            f"this build of torch has no engine {wanted!r}; packed by {chosen!r}, {differs}",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn(f"this build of torch has no engine {wanted!r}; packed by {chosen!r}, {differs}")
     return chosen
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qfx import dtypes
 from qfx.errors import ConfigError, ObservationError
+from qfx.frames import warn
 from qfx.observers.factory import with_args, with_callable_args
 from qfx.qparams import EPS, QParams, range_to_qparams, symmetric_zero_point
 from qfx.quick import QuickAttributes
@@ -164,9 +165,11 @@ class UniformQuantizationObserverBase(ObserverBase):
     def _calculate_qparams(self, min_val: Tensor, max_val: Tensor) -> tuple[Tensor, Tensor]:
         """Choose ``(scale, zero_point)`` for a range; 1 and 0, with a warning, where nothing was seen."""
         if self._unset(min_val, max_val):
-            warnings.warn(
-                "this observer never ran: calibrate before calculate_qparams; scale 1, zero point 0", stacklevel=2
-            )
+            message = "this observer never ran: calibrate before calculate_qparams; scale 1, zero point 0"
+            if torch.jit.is_scripting():
+                warnings.warn(message, stacklevel=2)  # the only one TorchScript knows
+            else:
+                warn(message)
             device = min_val.device
             return torch.ones([1], device=device), torch.zeros([1], dtype=torch.int64, device=device)
         return range_to_qparams(

@@ -1,12 +1,12 @@
 """Observers that gather nothing: fixed parameters, placeholders, and one that keeps every tensor for debugging."""
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from qfx.errors import ConfigError, ObservationError
+from qfx.frames import warn
 from qfx.observers.base import ObserverBase
 from qfx.qparams import EPS, QParams
 
@@ -120,7 +120,7 @@ class PlaceholderObserver(_NoQParams):
         is_dynamic: bool = False,
     ) -> None:
         if compute_dtype:
-            warnings.warn("compute_dtype is an old name; pass is_dynamic=True", DeprecationWarning, stacklevel=2)
+            warn("compute_dtype is an old name; pass is_dynamic=True", DeprecationWarning)
         super().__init__(dtype=dtype, is_dynamic=is_dynamic or bool(compute_dtype))
         self.qscheme = torch.per_tensor_affine if qscheme is None else qscheme
         self.quant_min = quant_min

@@ -5,13 +5,13 @@ Hardswish and LeakyReLU keep these two in the state dict; ELU, Sigmoid, Softmax 
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import _get_softmax_dim  # type: ignore[attr-defined]
 
+from qfx.frames import warn
 from qfx.kernels import codes
 from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import ModuleTypeError
@@ -218,7 +218,7 @@ class PReLU(Requantizing):
         observer = module.qconfig.weight()
         observer(slopes)
         if observer.dtype not in (torch.quint8, torch.uint8):
-            warnings.warn(f"PReLU's weight observer should have dtype quint8 but got {observer.dtype}", stacklevel=3)
+            warn(f"PReLU's weight observer should have dtype quint8 but got {observer.dtype}")
         weight_scale, weight_zero_point = observer.calculate_qparams()
         made = cls(scale, zero_point, module.num_parameters)
         made.set_weight(torch.quantize_per_tensor(slopes, float(weight_scale), int(weight_zero_point), torch.quint8))

@@ -6,13 +6,13 @@ their weight on every call; the modules of :mod:`qfx.nn.quantized` pack once.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qfx.frames import warn
 from qfx.kernels import codes
 from qfx.kernels.packing import PackedSpec, pack_linear
 from qfx.nn.errors import InputError, UnsupportedError
@@ -259,19 +259,19 @@ def upsample(
     input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None
 ) -> Tensor:
     """The old name of :func:`interpolate`; warns."""
-    warnings.warn("quantized.functional.upsample is deprecated. Use interpolate instead.", UserWarning, stacklevel=2)
+    warn("quantized.functional.upsample is deprecated. Use interpolate instead.")
     return interpolate(input, size, scale_factor, mode, align_corners)
 
 
 def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
     """The old name of bilinear :func:`interpolate` with aligned corners; warns."""
-    warnings.warn("upsample_bilinear is deprecated. Use interpolate instead.", UserWarning, stacklevel=2)
+    warn("upsample_bilinear is deprecated. Use interpolate instead.")
     return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)
 
 
 def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
     """The old name of nearest :func:`interpolate`; warns."""
-    warnings.warn("upsample_nearest is deprecated. Use interpolate instead.", UserWarning, stacklevel=2)
+    warn("upsample_nearest is deprecated. Use interpolate instead.")
     return interpolate(input, size, scale_factor, mode="nearest")
 
 

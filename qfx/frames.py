@@ -1,0 +1,59 @@
+"""The user's place in the code: what source lines of nodes and warnings point to."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import FrameType
+
+# Packages whose frames lie between the user and us: what we are made of, and what calls us on the user's behalf.
+_BETWEEN = frozenset({"qfx", "torch", "networkx", "contextlib", "functools", "copy", "pickle"})
+# torch.fx compiles graphs under such names.
+GENERATED = "<eval_with_key>"
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame of the user's own code; None where there is none. A few microseconds."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if not is_between(frame):
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def is_between(frame: FrameType) -> bool:
+    """Whether a frame is ours, torch's, of a graph torch compiled, or of the standard library's call wrappers."""
+    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return package in _BETWEEN or frame.f_code.co_filename.startswith(GENERATED)
+
+
+def user_line() -> str:
+    """``file:line`` of the innermost frame of the user's own code, or empty."""
+    frame = user_frame()
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the user's line, however many of our frames and torch's lie between.
+
+    Filters see the user's file and module, as with a right ``stacklevel``, and by default show a message once a line.
+
+    Args:
+        message: what happened and what to do about it.
+        category: the kind of warning.
+    """
+    frame = user_frame()
+    if frame is None:  # a thread that runs nothing but torch and us
+        warnings.warn(message, category, stacklevel=2)
+        return
+    where = frame.f_globals
+    warnings.warn_explicit(
+        message,
+        category,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=str(where.get("__name__", "<unknown>")),
+        registry=where.setdefault("__warningregistry__", {}),
+        module_globals=where,
+    )

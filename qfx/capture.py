@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node, Tracer
-from torch.fx.proxy import TraceError
+from torch.jit import ScriptModule
+from torch.nn.parameter import is_lazy
 
-from qfx.errors import CaptureError, ModelStateError
-from qfx.frames import user_line
+from qfx.errors import CaptureError, ConfigError, ModelStateError
+from qfx.frames import is_between, user_line
 from qfx.graph.absent import absent
 from qfx.graph.copying import copied, copied_tables
 from qfx.graph.kept import DraftGraphModule
@@ -21,17 +23,18 @@ from qfx.graph.training import shown as shown_calls
 from qfx.graph.training import training_calls, training_modules
 from qfx.graph.view import GraphView
 
-# What tracing raises where the code of a model takes no symbolic values.
-_UNTRACEABLE = (
-    TraceError,
-    TypeError,
-    ValueError,
-    RuntimeError,
-    AttributeError,
-    AssertionError,
-    IndexError,
-    KeyError,
-)
+# Torch's wrappers, whose forward is not the model's: what they are, and what to take instead. By name, because
+# importing the compiler for its class takes a second.
+_WRAPPERS = {
+    "ScriptModule": "is TorchScript and has no Python code to trace; use the module it was made from",
+    "OptimizedModule": "is compiled; use the module it was made from (its _orig_mod)",
+    "DataParallel": "spreads a model over devices; use the model itself (its .module)",
+    "DistributedDataParallel": "spreads a model over processes; use the model itself (its .module)",
+}
+_COMPILED = "was compiled in place by its compile(); quantize a model that is not, and compile the result"
+
+PREPARE_KEEPS = "PrepareCustomConfig().set_non_traceable_module_names([{}])"
+"""How a user of ``prepare_fx`` keeps a module whole."""
 
 
 class CaptureTracer(Tracer):
@@ -57,10 +60,12 @@ class CaptureTracer(Tracer):
         self.proxy_buffer_attributes = symbolic_buffers
         self.skipped_names = frozenset(skipped_names)
         self.skipped_classes = tuple(skipped_classes)
+        self._failed: tuple[BaseException, str] | None = None
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Torch's and our own layers are leaves, and whatever was asked to be."""
+        """Torch's and our own layers are leaves, TorchScript, and whatever was asked to be."""
         ours = m.__module__.startswith("qfx.nn") and not isinstance(m, nn.Sequential)
+        ours = ours or isinstance(m, ScriptModule)
         asked = module_qualified_name in self.skipped_names or isinstance(m, self.skipped_classes)
         return ours or asked or super().is_leaf_module(m, module_qualified_name)
 
@@ -92,6 +97,20 @@ class CaptureTracer(Tracer):
                 torch._assert(proxy == value, said)
         return function, args
 
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """As torch does it, noting in which submodule an error arose: the scope is gone when it arrives."""
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception as error:
+            path = next((path for path, each in self.root.named_modules() if each is m), "")
+            if path and not self.failed_in(error):
+                self._failed = (error, path)
+            raise
+
+    def failed_in(self, error: BaseException) -> str:
+        """Path of the innermost submodule that raised `error`; empty for the model's own forward."""
+        return self._failed[1] if self._failed is not None and self._failed[0] is error else ""
+
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
         """A node that knows its source line."""
         node = super().create_node(*args, **kwargs)
@@ -107,6 +126,7 @@ def capture(
     examples: Sequence[Any] | None = None,
     inference: bool = True,
     draft: bool = False,
+    keeps: str = PREPARE_KEEPS,
 ) -> GraphModule:
     """Trace a copy of `model` into a graph module.
 
@@ -117,19 +137,24 @@ def capture(
         examples: what the model is called with, if known; see `CaptureTracer`.
         inference: refuse batch norm and dropout in training mode.
         draft: the result is edited next, not run: generate no code for it.
+        keeps: how the caller's user keeps a module whole, for messages; ``{}`` stands for its path.
 
     Returns:
         A graph module that shares nothing with `model`; every node carries its origin.
 
     Raises:
-        ModelStateError: a layer or a call would still use batch statistics or drop values, and `inference` is set.
-        CaptureError: the forward depends on values or takes a form symbolic tracing cannot follow.
+        ConfigError: `model` is no module.
+        ModelStateError: a layer or a call would still use batch statistics or drop values, and `inference` is set, or
+            a lazy module has no parameters yet.
+        CaptureError: the forward depends on values or takes a form symbolic tracing cannot follow, or is compiled or
+            scripted.
 
     Example:
         >>> gm = capture(nn.Sequential(nn.Linear(2, 3), nn.ReLU()).eval())
         >>> [node.name for node in gm.graph.nodes]
         ['input_1', '_0', '_1', 'output']
     """
+    _refuse_kind(model)
     if inference:
         refuse_training(model, skipped_names, skipped_classes)
     if isinstance(model, GraphModule):
@@ -139,7 +164,7 @@ def capture(
         if inference:
             refuse_training_calls(gm)
         return DraftGraphModule.adopt(gm, {}) if draft else gm
-    graph = _traced(model, tuple(skipped_names), tuple(skipped_classes), examples)
+    graph = _traced(model, tuple(skipped_names), tuple(skipped_classes), examples, keeps)
     for node in graph.nodes:
         if isinstance(node.type, str):  # an annotation nobody evaluated; as code it would be a name that is not there
             node.type = None
@@ -156,18 +181,17 @@ def capture(
 
 
 def _traced(
-    model: nn.Module, names: tuple[str, ...], classes: tuple[type, ...], examples: Sequence[Any] | None
+    model: nn.Module, names: tuple[str, ...], classes: tuple[type, ...], examples: Sequence[Any] | None, keeps: str
 ) -> Graph:
     tracer = CaptureTracer(names, classes, examples)
     try:
-        graph: Graph = tracer.trace(model)
-    except _UNTRACEABLE as error:
+        return tracer.trace(model)
+    except Exception as error:
         try:
             # ``self.table[:, :x.size(1)]``: a buffer, a tensor to torch's tracer, takes no symbolic size.
-            graph = CaptureTracer(names, classes, examples, symbolic_buffers=True).trace(model)
-        except _UNTRACEABLE:
-            raise CaptureError(_explain(model, tracer, error)) from error
-    return graph
+            return CaptureTracer(names, classes, examples, symbolic_buffers=True).trace(model)
+        except Exception:
+            raise CaptureError(_explain(model, tracer.failed_in(error), error, keeps)) from error
 
 
 def refuse_training(model: nn.Module, skipped_names: Iterable[str] = (), skipped_classes: Iterable[type] = ()) -> None:
@@ -214,19 +238,50 @@ _KEEP = (
 )
 
 
-def _explain(model: nn.Module, tracer: CaptureTracer, error: Exception) -> str:
+def _refuse_kind(model: Any) -> None:
+    """Raise for what is no module, or a module without a Python forward or parameters of its own."""
+    if not isinstance(model, nn.Module):
+        got, hint = type(model).__name__, "; wrap it in a module whose forward calls it" if callable(model) else ""
+        if isinstance(model, type):
+            got, hint = f"the class {model.__name__}", "; make one and pass it"
+        elif isinstance(model, ExportedProgram):
+            hint = "; pass its module()"
+        raise ConfigError(f"a model is a torch.nn.Module, got {got}{hint}")
+    if _wrapped(model):
+        raise CaptureError(f"this {type(model).__name__} {_wrapped(model)}")
+    lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
+    if lazy:
+        raise ModelStateError(
+            f"{lazy[0]} of {type(model).__name__} has no values yet, its shape is not known; run the model once on "
+            "an input, then quantize it"
+        )
+
+
+def _wrapped(module: nn.Module) -> str:
+    """What is the matter with one of torch's wrappers, and what to do; empty for any other module."""
+    kinds = [kind.__name__ for kind in type(module).__mro__ if kind.__module__.partition(".")[0] == "torch"]
+    return next((_WRAPPERS[kind] for kind in kinds if kind in _WRAPPERS), "")
+
+
+def _explain(model: nn.Module, path: str, error: Exception, keeps: str) -> str:
     """Where tracing stopped, in the user's words: the innermost line of code that is not torch's, and the way out."""
     line, trace = "", error.__traceback__
     while trace is not None:
-        module = str(trace.tb_frame.f_globals.get("__name__", ""))
-        if not (module == "torch" or module.startswith(("torch.", "qfx."))):
+        if not is_between(trace.tb_frame):
             line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
-    scope = tracer.scope.module_path if getattr(tracer, "scope", None) is not None else ""
-    where = ", ".join(part for part in (line, f"in submodule {scope!r}" if scope else "") if part) or "in forward"
+    where = ", ".join(part for part in (line, f"in submodule {path!r}" if path else "") if part) or "in forward"
+    whole = (
+        f"Keep that submodule whole: {keeps.format(repr(path))}"
+        if path
+        else f"Move that part into a submodule and keep it whole: {keeps.format('...')}"
+    )
+    part = model.get_submodule(path)
+    words = _wrapped(part) or (_COMPILED if getattr(part, "_compiled_call_impl", None) is not None else "")
+    if words:
+        return f"{type(model).__name__} cannot be traced: its submodule {path!r}, a {type(part).__name__}, {words}"
     return (
         f"{type(model).__name__} cannot be traced: {error} ({where}). Its code depends on tensor values, or calls "
-        "something that does not take symbolic values. Move that part into a submodule and keep it whole: "
-        "skipped_names (PrepareCustomConfig's set_non_traceable_module_names), or trace the model with "
-        "torch.export and pass the graph module."
+        f"something that does not take symbolic values. {whole}; or trace the model with torch.export and pass the "
+        "graph module."
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import qfx
 from qfx import PrepareCustomConfig, convert_fx, get_default_qconfig_mapping, prepare_fx
 from qfx.capture import capture
-from qfx.errors import CaptureError, ModelStateError
+from qfx.errors import CaptureError, ConfigError, ModelStateError
 from qfx.graph.provenance import origins
 
 
@@ -187,3 +189,156 @@ def test_annotations_nobody_evaluated_are_dropped() -> None:
 
     assert isinstance(Annotated.forward.__annotations__["x"], str)
     assert {node.type for node in capture(Annotated()).graph.nodes} == {None}
+
+
+class Deep(nn.Module):
+    """A submodule that cannot be traced, two levels down."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.blk = nn.Sequential(nn.Linear(2, 2), part)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blk(x)
+
+
+class MakesALayer(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.Linear(2, 2)(x)
+
+
+class Forgiving(nn.Module):
+    """Catches what its part raises, then fails itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = Branching()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        try:
+            return self.part(x)
+        except torch.fx.proxy.TraceError:
+            return x if bool(x.sum() > 0) else -x
+
+
+X = torch.randn(3, 2)
+PREPARE_ADVICE = r"PrepareCustomConfig\(\).set_non_traceable_module_names\(\['blk.1'\]\)"
+FUSE_ADVICE = r"Keep that submodule whole: trace with a torch.fx.Tracer whose is_leaf_module says so of 'blk.1'"
+
+
+@pytest.mark.parametrize("part", [Branching(), MakesALayer()])
+def test_the_submodule_is_named_with_the_way_out(part: nn.Module) -> None:
+    model = Deep(part).eval()
+    with pytest.raises(CaptureError, match=rf"in submodule 'blk.1'\).*{PREPARE_ADVICE}"):
+        qfx.prepare_fx(model, qfx.QConfigMapping(), (X,))
+    with pytest.raises(CaptureError, match=rf"in submodule 'blk.1'\).*{FUSE_ADVICE}") as caught:
+        qfx.fuse_fx(model)
+    assert "Custom" not in str(caught.value)
+    custom = qfx.PrepareCustomConfig().set_non_traceable_module_names(["blk.1"])  # which is what it says
+    assert qfx.prepare_fx(model, qfx.QConfigMapping(), (X,), custom)(X).shape == (3, 2)
+
+    class Whole(torch.fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return module_qualified_name == "blk.1" or super().is_leaf_module(m, module_qualified_name)
+
+    assert qfx.fuse_fx(torch.fx.GraphModule(model, Whole().trace(model)))(X).shape == (3, 2)
+
+
+def test_an_error_of_the_models_own_forward_names_no_submodule() -> None:
+    for model in (Branching(), Forgiving()):
+        with pytest.raises(CaptureError, match="Move that part into a submodule and keep it whole") as caught:
+            capture(model.eval())
+        assert "in submodule" not in str(caught.value)
+
+
+class Fails(nn.Module):
+    def __init__(self, error: type[Exception]) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise self.error("on purpose")
+
+
+@pytest.mark.parametrize("error", [NameError, ZeroDivisionError, NotImplementedError, StopIteration])
+def test_whatever_a_forward_raises_is_explained(error: type[Exception]) -> None:
+    with pytest.raises(CaptureError, match=r"on purpose \(.*test_capture.py:\d+, in submodule '0'\)") as caught:
+        capture(nn.Sequential(Fails(error)))
+    assert isinstance(caught.value.__cause__, error)
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates the whole of TorchScript
+        return torch.jit.script(nn.Linear(2, 2))
+
+
+def traced() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(nn.Linear(2, 2), X)
+
+
+def compiled_in_place() -> nn.Module:
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2)))
+    model[0].compile(backend="eager")
+    return model
+
+
+REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
+    "function": (lambda: torch.relu, ConfigError, "got builtin.*; wrap it in a module whose forward calls it"),
+    "lambda": (lambda: lambda x: x, ConfigError, "got function; wrap it in a module whose forward calls it"),
+    "class": (lambda: nn.Linear, ConfigError, "got the class Linear; make one and pass it"),
+    "nothing": (lambda: None, ConfigError, "a model is a torch.nn.Module, got NoneType$"),
+    "program": (
+        lambda: torch.export.export(nn.Linear(2, 2), (X,)),
+        ConfigError,
+        r"ExportedProgram; pass its module\(\)",
+    ),
+    "scripted": (
+        scripted,
+        CaptureError,
+        "TorchScript and has no Python code to trace; use the module it was made from",
+    ),
+    "traced": (traced, CaptureError, "this TopLevelTracedModule is TorchScript"),
+    "compiled": (
+        lambda: torch.compile(nn.Linear(2, 2), backend="eager"),
+        CaptureError,
+        r"compiled; use .* \(its _orig_",
+    ),
+    "part compiled": (
+        lambda: Deep(torch.compile(nn.Sequential(nn.Linear(2, 2)), backend="eager")),
+        CaptureError,
+        "its submodule 'blk.1', a OptimizedModule, is compiled",
+    ),
+    "in place": (compiled_in_place, CaptureError, "its submodule '0', a Sequential, was compiled in place"),
+    "parallel": (lambda: nn.DataParallel(nn.Linear(2, 2)), CaptureError, r"use the model itself \(its .module\)"),
+    "lazy": (lambda: nn.Sequential(nn.LazyLinear(2)), ModelStateError, "0.weight .* run the model once on an input"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_models_of_the_wrong_kind_are_refused_in_words(kind: str) -> None:
+    make, error, words = REFUSED[kind]
+    model = make()
+    for door in (lambda: qfx.prepare_fx(model, qfx.QConfigMapping(), (X,)), lambda: qfx.fuse_fx(model)):  # type: ignore[arg-type]
+        with pytest.raises(error, match=words):
+            door()
+
+
+def test_a_script_inside_a_model_stays_whole() -> None:
+    model = nn.Sequential(scripted(), nn.Linear(2, 2)).eval()
+    gm = capture(model)
+    assert [node.target for node in gm.graph.find_nodes(op="call_module")] == ["0", "1"]
+    torch.testing.assert_close(gm(X), model(X))
+
+
+def test_a_compiled_form_of_a_layer_is_not_taken_along() -> None:
+    """It computes with the parameters of the module it was compiled from, whatever becomes of the copy's."""
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)).eval()
+    model[1].running_mean.normal_()
+    x = torch.randn(1, 2, 4, 4)
+    expected = model(x)
+    model[0].compile(backend="eager")
+    torch.testing.assert_close(qfx.fuse_fx(model)(x), expected)
+    assert model[0]._compiled_call_impl is not None

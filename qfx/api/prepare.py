@@ -297,6 +297,9 @@ def _as(cls: type[Any], value: Any, name: str) -> Any:
     raise ConfigError(f"{name} is a {cls.__name__} or its dictionary, got {type(value).__name__}")
 
 
+_FUSE_KEEPS = "trace with a torch.fx.Tracer whose is_leaf_module says so of {}, and pass the GraphModule"
+
+
 @no_collections()
 def fuse_fx(
     model: nn.Module,
@@ -329,7 +332,7 @@ def fuse_fx(
     """
     custom = _as(FuseCustomConfig, fuse_custom_config, "fuse_custom_config") or FuseCustomConfig()
     backend = _as(BackendConfig, backend_config, "backend_config")
-    gm = capture(model, examples=example_inputs, draft=True)
+    gm = capture(model, examples=example_inputs, draft=True, keeps=_FUSE_KEEPS)
     run_steps(gm, Pipeline("fuse", with_passes(prepare_stages(backend), passes)).steps)
     _preserve(model, gm, custom.preserved_attributes)
     made = FusedGraphModule.adopt(gm)

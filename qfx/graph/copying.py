@@ -65,10 +65,11 @@ def copied_tensor(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
 
 
 def copied_tables(tables: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
-    """The state of a module (its ``__dict__``), copied."""
+    """The state of a module (its ``__dict__``), copied; a compiled form stays behind, it computes with the original."""
     return {
         key: value if type(value) in _ATOMS else _value(key, value, memo)  # most are, and a call each adds up
         for key, value in tables.items()
+        if key != "_compiled_call_impl"
     }
 
 

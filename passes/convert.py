@@ -17,6 +17,7 @@ from qfx.graph import Param
 from qfx.graph.copying import copied_tensor
 from qfx.graph.provenance import module_path
 from qfx.nn.quantized import reference
+from qfx.observers.base import SAW_INTEGERS
 from qfx.observers.together import Answer, answers_together
 from qfx.passes.blanks import Blanks
 from qfx.passes.observe import KEY, seen_shape, watching
@@ -38,11 +39,13 @@ class Converted:
 
     Attributes:
         problems: name of the observed node -> what makes its statistics doubtful.
+        constants: name of the node that reads a weight or another constant -> what is wrong with that.
         shapes: name of a value -> shape its observer saw last; ``[]`` where it saw none.
         unquantized: name of a value -> why its observer was dropped.
     """
 
     problems: dict[str, list[str]] = field(default_factory=dict)
+    constants: dict[str, list[str]] = field(default_factory=dict)
     shapes: dict[str, list[int]] = field(default_factory=dict)
     unquantized: dict[str, str] = field(default_factory=dict)
 
@@ -68,6 +71,8 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
         paths.setdefault(id(module), []).append(path)
     copies: dict[int, torch.Tensor] = {}  # tied weights stay tied
     for layer in layers:
+        for root in layer.roots:
+            _note_constant(found, root, f"{layer.path}.weight", solved.problems(layer.observer))
         _reference(context, layer, solved.of(layer.observer), paths[id(layer.called)], copies)
     return found
 
@@ -121,11 +126,12 @@ def _qparams(observer: Any, answer: Answer) -> QParams:
         scale, zero_point = torch.ones(1), torch.zeros(1, dtype=torch.int)
     # A user's observer need say no more than its dtype: one scale for all, and all codes.
     scheme = getattr(observer, "qscheme", None) or torch.per_tensor_affine
+    dtype = dtypes.quantized_dtype(observer.dtype) or observer.dtype
     low, high = dtypes.code_range(observer.dtype)
     codes = getattr(observer, "quant_min", None), getattr(observer, "quant_max", None)
     low, high = (asked if asked is not None else end for asked, end in zip(codes, (low, high), strict=True))
     axis = getattr(observer, "ch_axis", None) if dtypes.is_per_channel(scheme) else None
-    return QParams(scale, zero_point, axis, observer.dtype, low, high, scheme)
+    return QParams(scale, zero_point, axis, dtype, low, high, scheme)
 
 
 class _Names:
@@ -165,16 +171,18 @@ def _replace(context: Context, node: Node, observer: Any, solved: _Solved, names
     g, value = context.rewriter, node.args[0]
     assert isinstance(value, Node)
     found.shapes[value.name], float32 = solved.seen(observer)
-    if not dtypes.is_integer(observer.dtype):
-        found.unquantized[value.name] = f"{observer.dtype} has no quantized form here"
-        _splice(context, node, value)
-        return
-    if not float32:
-        found.unquantized[value.name] = "it is not float32, and quantized kernels stand between float32 values"
+    why = _unquantizable(observer, solved)
+    if not why and not float32:
+        why = "it is not float32, and quantized kernels stand between float32 values"
+    if why:
+        found.unquantized[value.name] = why
         _splice(context, node, value)
         return
     problems = solved.problems(observer)
-    if problems:
+    if problems and value.op == "get_attr":
+        for user in node.users:
+            _note_constant(found, user.name, str(value.target), problems)
+    elif problems:
         found.problems[value.name] = problems
     qparams = solved.of(observer)
     with g.at(node):
@@ -194,6 +202,23 @@ def _replace(context: Context, node: Node, observer: Any, solved: _Solved, names
             quantized = g.call(torch.quantize_per_tensor, value, *arguments, qparams.dtype)
         back = g.method("dequantize", quantized)
     _splice(context, node, back)
+
+
+def _note_constant(found: Converted, reader: str, name: str, problems: list[str]) -> None:
+    if problems:
+        found.constants.setdefault(reader, []).extend(f"{problem} in {name}" for problem in problems)
+
+
+def _unquantizable(observer: Any, solved: _Solved) -> str:
+    """Why a value is not quantized after all; empty where it is."""
+    if dtypes.quantized_dtype(observer.dtype) is None:
+        return f"{observer.dtype} has no quantized form here"
+    if SAW_INTEGERS in solved.problems(observer):
+        return (
+            "calibration gave it integers, which have no range to quantize; if it is an integer tensor, give "
+            "prepare_fx one in its place in example_inputs, else calibrate with floats"
+        )
+    return ""
 
 
 def _constant(context: Context, name: str, value: Any) -> Node:
@@ -223,16 +248,19 @@ class _Layer:
     """A weighted module to be replaced.
 
     Attributes:
+        path: where it is called, and `roots`, the names of the nodes that call it.
         called: the module in the graph.
         module: the same in float: itself, or what a module that trained folds to.
         inner: the part of it with the weight, perhaps all of it.
         observer: of the weight.
     """
 
+    path: str
     called: Any
     module: Any
     inner: Any
     observer: Any
+    roots: list[str]
 
 
 def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Layer]:
@@ -244,8 +272,10 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
         root = roots.get(name)
         if root is None or not instance["weighted"] or root.op != "call_module":
             continue
-        called: Any = context.view.module(str(root.target))
+        path = str(root.target)
+        called: Any = context.view.module(path)
         if id(called) in found:
+            found[id(called)].roots.append(name)
             continue
         folded = trained_as_float(called)
         if folded is None:
@@ -258,7 +288,7 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
             along_output_channels(observer, spelling.op)
         with torch.no_grad():
             observer(inner.weight.detach())
-        found[id(called)] = _Layer(called, module, inner, observer)
+        found[id(called)] = _Layer(path, called, module, inner, observer, [name])
     return list(found.values())
 
 

@@ -93,6 +93,28 @@ def storage_dtype(dtype: torch.dtype) -> torch.dtype:
     return facts(dtype).storage
 
 
+def same_codes(one: torch.dtype, other: torch.dtype) -> bool:
+    """Whether two dtypes mean the same: equal, or a quantized dtype and the plain one of the same codes.
+
+    Example:
+        >>> same_codes(torch.quint8, torch.uint8), same_codes(torch.quint4x2, torch.uint8)
+        (True, False)
+    """
+    return one == other or (one in FACTS and other in FACTS and FACTS[one] == FACTS[other])
+
+
+def quantized_dtype(dtype: torch.dtype) -> torch.dtype | None:
+    """Return the dtype of torch's quantized tensors that means the same (``quint8`` for ``uint8``), or None.
+
+    Example:
+        >>> quantized_dtype(torch.int8), quantized_dtype(torch.int16)
+        (torch.qint8, None)
+    """
+    if dtype in QUANTIZED_DTYPES:
+        return dtype
+    return next((each for each in (torch.quint8, torch.qint8, torch.qint32) if same_codes(each, dtype)), None)
+
+
 def bits(dtype: torch.dtype) -> int:
     """Return how many bits one code of ``dtype`` has (4 for ``torch.quint4x2``)."""
     return facts(dtype).bits

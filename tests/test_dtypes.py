@@ -73,3 +73,33 @@ def test_schemes() -> None:
     assert not dtypes.is_symmetric(torch.per_tensor_affine)
     assert dtypes.has_float_zero_point(torch.per_channel_affine_float_qparams)
     assert not dtypes.is_per_tensor(None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (torch.quint8, torch.uint8, True),
+        (torch.qint8, torch.int8, True),
+        (torch.qint32, torch.int32, True),
+        (torch.float32, torch.float32, True),
+        (torch.quint8, torch.int8, False),
+        (torch.quint4x2, torch.uint8, False),  # as wide in memory, but of 16 codes
+        (torch.float16, torch.int16, False),
+    ],
+)
+def test_dtypes_of_the_same_codes(one: torch.dtype, other: torch.dtype, same: bool) -> None:
+    assert dtypes.same_codes(one, other) is dtypes.same_codes(other, one) is same
+
+
+def test_the_quantized_dtype_of_the_same_codes() -> None:
+    found = {dtype: dtypes.quantized_dtype(dtype) for dtype in dtypes.FACTS}
+    assert all(found[dtype] is dtype for dtype in dtypes.QUANTIZED_DTYPES)
+    plain = {dtype: kind for dtype, kind in found.items() if dtype not in dtypes.QUANTIZED_DTYPES}
+    assert plain == {
+        torch.uint8: torch.quint8,
+        torch.int8: torch.qint8,
+        torch.int32: torch.qint32,
+        torch.int16: None,
+        torch.uint16: None,
+    }
+    assert dtypes.quantized_dtype(torch.float16) is None

@@ -9,7 +9,15 @@ from typing import Literal
 import torch
 from torch.fx import Node
 
-from qfx.config import BackendPatternConfig, ObservationType, QConfig, first_supported
+from qfx.config import (
+    BackendPatternConfig,
+    ObservationType,
+    ObserverFacts,
+    QConfig,
+    first_supported,
+    observer_facts,
+    reuses_input,
+)
 from qfx.graph import GraphView, Param, Reading
 from qfx.nn.qat.module import QATModule
 from qfx.passes.annotate.choices import choice
@@ -58,12 +66,26 @@ class Instance:
         return self.backend_pattern.shown
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Why a node stays float.
+
+    Attributes:
+        why: one clause for a report.
+        downgrade: a pattern of the backend matches it and the mapping wants it quantized, but its configuration is
+            ``"refused"`` by the backend, or its weight is ``"empty"``. None where nothing was to be quantized.
+    """
+
+    why: str
+    downgrade: Literal["refused", "empty"] | None = None
+
+
 @dataclass(slots=True)
 class Found:
-    """Instances by each of their nodes; reasons by name of the nodes that stay float."""
+    """Instances by each of their nodes; by name, the nodes that stay float."""
 
     of: dict[Node, Instance] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
+    left: dict[str, Left] = field(default_factory=dict)
 
 
 def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) -> Found:
@@ -79,20 +101,18 @@ def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) ->
     for node in reversed(view.gm.graph.nodes):
         if node in found.of or node in no_floats or not node.op.startswith("call"):
             continue
-        if node in fixed:
-            said = _parameter_of(view, node, computing)
-            if said is not None:
-                found.reasons[node.name] = computing[node] = said
-                continue
-        said = _of_strangers(view, node, no_floats) or _of_a_sequence(view, node, parts)
+        said = _parameter_of(view, node, computing) if node in fixed else None
         if said is not None:
-            found.reasons[node.name] = said
+            computing[node] = said
+        said = said or _of_strangers(view, node, no_floats) or _of_a_sequence(view, node, parts)
+        if said is not None:
+            found.left[node.name] = Left(said)
             continue
         instance = _instance(view, index, node, found, writes, no_floats)
         if instance is not None:
             for member in instance.nodes:
                 found.of[member] = instance
-                found.reasons.pop(member.name, None)
+                found.left.pop(member.name, None)
     for node in view.gm.graph.nodes:
         instance = found.of.get(node)
         if instance is not None and instance.anchor is node and instance.kind == "own":
@@ -154,7 +174,7 @@ def _of_a_sequence(view: GraphView, node: Node, parts: set[Node]) -> str | None:
 def _instance(
     view: GraphView, index: Index[BackendPattern], node: Node, found: Found, writes: Written, no_floats: set[Node]
 ) -> Instance | None:
-    reason = f"no pattern of the backend has {view.read(node).op.name} as its last op"
+    left = Left(f"no pattern of the backend has {view.read(node).op.name} as its last op")
     for pattern, backend_pattern in index.candidates(view, node):
         outcome, config = match(pattern, view, node), backend_pattern.config
         if outcome.match is None:
@@ -164,22 +184,25 @@ def _instance(
         root = view.read(backend_pattern.root(outcome.match))
         strange = _of_strangers(view, root.node, no_floats)
         if strange is not None:
-            reason = strange
+            left = Left(strange)
             continue
         resolved = choice(root.node)
         if resolved is None or resolved.qconfig is None:
             line = resolved.why if resolved is not None else "nothing in the mapping"
-            reason = f"the config leaves it float ({line})"
+            left = Left(f"the config leaves it float ({line})")
             continue
         roles = config._input_type_to_index
         if next(activations(view, root.node, roles), None) is None:
-            reason = "it has no tensor input"
+            left = Left("it has no tensor input")
             continue
         seen = writes.refusal(view, root.node, node, roles)
         if seen is not None:
-            reason = seen
+            left = Left(seen)
             continue
         weighted = is_weighted(view, root, roles)
+        if _asks_for_floats(resolved.qconfig, weighted):
+            left = Left(f"the config leaves it float ({resolved.why})")
+            continue
         suits, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)
         if refusal is None and _is_trained(view, root):
             refusal = (
@@ -188,13 +211,29 @@ def _instance(
         if suits is not None and suits.is_dynamic:
             refusal = "dynamic quantization is not built yet (docs/roadmap.md)"
         if refusal is not None:
-            reason = f"{refusal} ({resolved.why})"
+            left = Left(f"{refusal} ({resolved.why})", "refused")
+            continue
+        if weighted and _is_empty(view, root):
+            left = Left("its weight has no elements, so there is nothing to quantize", "empty")
             continue
         nodes = tuple(sorted(outcome.match.nodes, key=lambda n: n is not root.node))
         kind = _kind(config)
         return Instance(root.node, node, nodes, backend_pattern, resolved.qconfig, resolved.why, kind, weighted)
-    found.reasons[node.name] = reason
+    found.left[node.name] = left
     return None
+
+
+def _asks_for_floats(qconfig: QConfig, weighted: bool) -> bool:
+    """Whether a configuration wants nothing quantized of such an op: a dynamic or weight-only one, without a weight."""
+    activation, weight = observer_facts(qconfig.activation), observer_facts(qconfig.weight)
+    if reuses_input(qconfig):
+        return False
+    floats = activation.is_dynamic or _is_float(activation)
+    return floats and (not weighted or (not activation.is_dynamic and _is_float(weight)))
+
+
+def _is_float(facts: ObserverFacts) -> bool:
+    return facts.dtype in (None, torch.float32)
 
 
 def is_weighted(view: GraphView, root: Reading, roles: Mapping[str, int] = NO_ROLES) -> bool:
@@ -203,9 +242,21 @@ def is_weighted(view: GraphView, root: Reading, roles: Mapping[str, int] = NO_RO
         return True
     if root.node.op != "call_module":
         return root.op.opaque and weight_and_bias(view, root.node, roles)[0] is not None
-    inner = next(iter(view.module(str(root.node.target)).children()), None)
+    weight = _inner_weight(view, root)
+    return weight is not None and weight.dim() > 1
+
+
+def _inner_weight(view: GraphView, root: Reading) -> torch.Tensor | None:
+    """The weight of the first part of a module."""
+    inner = next(iter(view.module(str(root.node.target)).children()), None) if root.node.op == "call_module" else None
     weight = getattr(inner, "weight", None)
-    return isinstance(weight, torch.Tensor) and weight.dim() > 1
+    return weight if isinstance(weight, torch.Tensor) else None
+
+
+def _is_empty(view: GraphView, root: Reading) -> bool:
+    """Whether a weighted node has a weight without elements: no input features, or no output features."""
+    weight = getattr(root.input("w"), "tensor", None) if root.op in WEIGHTED else _inner_weight(view, root)
+    return weight is not None and weight.numel() == 0
 
 
 def _is_trained(view: GraphView, root: Reading) -> bool:

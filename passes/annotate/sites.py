@@ -9,10 +9,11 @@ import torch
 from torch.fx import Node
 
 from qfx.config import QConfig, observer_facts, reuses_input
+from qfx.dtypes import quantized_dtype
 from qfx.graph import GraphView, Param
 from qfx.ops import Op
 from qfx.passes.annotate.inputs import activations, parameter_slots, weight_and_bias
-from qfx.passes.annotate.instances import Found, Instance
+from qfx.passes.annotate.instances import Found, Instance, Left
 from qfx.qparams import product_scale
 from qfx.specs import Solution, Spec, SpecBook, Ticket
 
@@ -62,7 +63,9 @@ def place(view: GraphView, found: Found, fallback: QConfig | None) -> Sites:
             if reuses_input(instance.qconfig) and not _is_observed(view, sites, instance):
                 for member in instance.nodes:
                     found.of.pop(member, None)
-                    found.reasons[member.name] = f"it reuses its input's parameters, and that has none ({instance.why})"
+                    found.left[member.name] = Left(
+                        f"it reuses its input's parameters, and that has none ({instance.why})"
+                    )
                 continue
             _inputs(view, sites, instance, fallback)
         if node is instance.anchor:
@@ -171,4 +174,5 @@ def _output(view: GraphView, sites: Sites, instance: Instance) -> None:
 
 def _spec(factory: Any) -> Spec:
     facts = observer_facts(factory)
-    return Spec(facts.dtype or torch.float32, factory, facts.qscheme)
+    dtype = facts.dtype or torch.float32
+    return Spec(quantized_dtype(dtype) or dtype, factory, facts.qscheme)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
-from qfx import ops
+from qfx.api.doubts import check_doubts, check_downgrades, check_dropped, check_lowered
 from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
 from qfx.api.pause import no_collections
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
-from qfx.errors import ConfigError, DowngradeError
-from qfx.frames import warn
+from qfx.errors import ConfigError
 from qfx.graph.kept import DraftGraphModule
 from qfx.passes.convert import convert, only_read
 from qfx.passes.lower.native import NATIVE
 from qfx.passes.lower.onednn import ONEDNN
 from qfx.passes.pipeline import Context, Pipeline, Step, drop_dead_code, run_steps
-from qfx.passes.rewriter import KERNEL_KEY
 
 
 @no_collections()
@@ -41,14 +39,15 @@ def convert_to_reference_fx(
         _remove_qconfig: accepted for the original's sake; the result carries no qconfig either way.
         qconfig_mapping: not built yet.
         backend_config: accepted for the original's sake; prepare decided what the backend can do.
-        strict: doubtful statistics (an observer that never ran, NaN, infinity) are an error instead of a warning.
+        strict: doubtful statistics (an observer that never ran, NaN, infinity), values left unquantized and what
+            `prepare_fx` could not honour are errors instead of warnings.
 
     Returns:
         A `QuantizedGraphModule`.
 
     Raises:
         ConfigError: the model was not prepared, or what is asked for is not built.
-        DowngradeError: `strict`, and some statistics are doubtful.
+        DowngradeError: `strict`, and some statistics are doubtful, or something stays float that was to be quantized.
 
     Example:
         >>> import torch, qfx
@@ -85,12 +84,15 @@ def _reference(
     converted = convert(context, gm.plan["instances"])
     drop_dead_code(gm, context)
     gm.graph.lint()  # adopting the graph, below, compiles it
-    _doubts(converted.problems, strict)
+    if strict:
+        check_downgrades(gm)
+    check_dropped(gm, converted.unquantized, strict)
+    check_doubts(converted, strict)
     instances = {name: {k: v for k, v in each.items() if k != "qconfig"} for name, each in gm.plan["instances"].items()}
     plan = {
         **gm.plan,
         "instances": instances,
-        "problems": converted.problems,
+        "problems": converted.problems | converted.constants,
         "shapes": converted.shapes,
         "float": gm.plan["float"] | converted.unquantized,
     }
@@ -141,7 +143,8 @@ def convert_fx(
         target: ``"native"`` (default: PyTorch's quantized kernels, the engine chosen layer by layer while
             ``torch.backends.quantized.engine`` is ``"x86"``), ``"onednn"`` (plain ``uint8`` and ``int8`` tensors, none
             of torch's deprecated quantized dtypes) or ``"reference"``.
-        strict: an instance no kernel takes, or doubtful statistics, are an error.
+        strict: an operator that was to be quantized and is not, by `prepare_fx` or because no kernel takes it, and
+            doubtful statistics are errors.
         passes: your own passes, by the stage after which they run: ``"convert"`` (the reference graph) or ``"lower"``
             (what is left of it once the target has taken its part).
 
@@ -174,35 +177,5 @@ def convert_fx(
     context = Context.of(gm)
     run_steps(gm, Pipeline("lower", steps, given=frozenset({"converted"})).steps, context)
     if chosen != "reference":
-        _report(gm, context, strict)
+        check_lowered(gm, context, strict)
     return _finished(gm)
-
-
-def _report(gm: DraftGraphModule, context: Context, strict: bool) -> None:
-    kernels = {node.name: node.meta[KERNEL_KEY] for node in gm.graph.nodes if KERNEL_KEY in node.meta}
-    misses: dict[str, list[str]] = {}
-    for log in context.logs:
-        for entry in log.rules.values():
-            for anchor, why in entry.misses.items():
-                misses.setdefault(anchor, []).append(why)
-    left: dict[str, list[str]] = {}
-    for node in gm.graph.nodes:
-        source = node.args[0] if context.view.read(node).op is ops.quantize else None
-        if isinstance(source, Node) and source.op.startswith("call") and source.name not in gm.plan["float"]:
-            kind = context.view.read(source).op.name
-            left[source.name] = misses.get(node.name) or [f"the target has no integer kernel for {kind}"]
-    gm.plan = {**gm.plan, "kernels": kernels, "unlowered": left}
-    if strict and left:
-        name, reasons = next(iter(left.items()))
-        raise DowngradeError(f"no integer kernel took {len(left)} places, the first at {name}: {'; '.join(reasons)}")
-
-
-def _doubts(problems: dict[str, list[str]], strict: bool) -> None:
-    if not problems:
-        return
-    shown = "; ".join(f"{name}: {', '.join(said)}" for name, said in list(problems.items())[:5])
-    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-    message = f"statistics of {len(problems)} values are doubtful: {shown}{more}"
-    if strict:
-        raise DowngradeError(f"{message}. Run the prepared model on representative, finite data before converting.")
-    warn(f"{message}. Their scales may be meaningless.")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from qfx.api.honoured import check_honoured, check_unused, choices
 from qfx.api.modules import FusedGraphModule, ObservedGraphModule, QuantizedGraphModule
 from qfx.api.pause import no_collections
 from qfx.api.stages import prepare_stages, with_passes
@@ -18,16 +19,14 @@ from qfx.config import (
     PrepareCustomConfig,
     QConfigMapping,
     observer_facts,
-    unused_entries,
 )
 from qfx.config.backend_config.moves import get_default_backend_config
-from qfx.errors import ConfigError, DowngradeError, ModelStateError
-from qfx.frames import warn
+from qfx.errors import ConfigError, ModelStateError
 from qfx.graph import GraphView
 from qfx.graph.kept import state_bytes
 from qfx.graph.provenance import describe, merged
 from qfx.passes.annotate.backend import compiled
-from qfx.passes.annotate.choices import choice, choose
+from qfx.passes.annotate.choices import choose
 from qfx.passes.annotate.inputs import weight_and_bias
 from qfx.passes.annotate.instances import Found, find
 from qfx.passes.annotate.sites import Sites, place
@@ -62,7 +61,9 @@ def prepare_fx(
         _equalization_config: not built yet.
         backend_config: what can be quantized, and how; by default the native kernels and data moves.
         passes: your own passes by the stage (``"normalize"``, ``"fuse"``) they run after.
-        strict: entries of the mapping that match nothing are an error instead of a warning.
+        strict: raise for what would else be a warning, or an entry of the plan: parts of the configuration that match
+            nothing or are honoured nowhere, and every operator the backend does not take as it is configured. An
+            operator no pattern matches is none of these under the global entry.
 
     Returns:
         An `ObservedGraphModule`.
@@ -71,7 +72,7 @@ def prepare_fx(
         ModelStateError: something would still train (dropout, batch norm), or a weight to quantize is not float32.
         CaptureError: the model cannot be traced; the message names the place.
         ConfigError: a configuration is of another type, or asks for what is not built.
-        DowngradeError: `strict`, and part of the mapping matches nothing.
+        DowngradeError: `strict`, and part of the configuration matches nothing or cannot be honoured.
 
     Example:
         >>> import torch, qfx
@@ -184,11 +185,13 @@ def _prepared(
         draft=True,
     )
     choose(gm, mapping)
-    _check_unused(gm, mapping, strict)
+    check_unused(gm, mapping, custom, strict)
+    chosen = choices(gm)
     context = Context.of(gm)
     stages = prepare_stages(given, is_qat=training)
     run_steps(gm, Pipeline("prepare", with_passes(stages, passes)).steps, context)
     found, sites = _annotate(context, backend, mapping, example_inputs)
+    check_honoured(gm, chosen, found, strict)
     plan = _plan(context.view, found, sites) | {
         "bytes_before": state_bytes(model),
         "preserved": custom.preserved_attributes,
@@ -249,24 +252,14 @@ def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
             }
     assert sites.solution is not None
     groups = [tuple(map(str, group.sites)) for group in sites.solution.groups]
-    return {"instances": instances, "float": dict(found.reasons), "groups": groups}
+    reasons = {name: left.why for name, left in found.left.items()}
+    downgrades = [name for name, left in found.left.items() if left.downgrade is not None]
+    return {"instances": instances, "float": reasons, "downgrades": downgrades, "groups": groups}
 
 
 def _codes(qconfig: Any) -> tuple[int | None, int | None]:
     facts = observer_facts(qconfig.activation)
     return facts.quant_min, facts.quant_max
-
-
-def _check_unused(gm: GraphModule, mapping: QConfigMapping, strict: bool) -> None:
-    chosen = [choice(node) for node in gm.graph.nodes]
-    unused = unused_entries(mapping, {found.entry for found in chosen if found is not None})
-    if not unused:
-        return
-    lines = "; ".join(map(str, unused))
-    message = f"part of the QConfigMapping matches nothing in the model: {lines}"
-    if strict:
-        raise DowngradeError(f"{message}. Remove these entries or correct their names.")
-    warn(message)
 
 
 def _refuse_unbuilt(custom: PrepareCustomConfig, equalization: Any) -> None:

@@ -129,11 +129,12 @@ def unused_entries(mapping: QConfigMapping, used: Iterable[Entry]) -> list[Entry
         used: the ``entry`` of every ``Resolved``.
     """
     seen = set(used)
-    return [
-        entry
-        for entry in entries(mapping)
-        if entry not in seen and not (entry.kind == OBJECT_TYPE_KEY and entry.key in DEFAULT_OBJECT_TYPES)
-    ]
+    return [entry for entry in entries(mapping) if entry not in seen and not is_default(entry)]
+
+
+def is_default(entry: Entry) -> bool:
+    """Whether the default mappings have an entry for the same object type, so that it may not be the user's own."""
+    return entry.kind == OBJECT_TYPE_KEY and entry.key in DEFAULT_OBJECT_TYPES
 
 
 def _by_module_name(mapping: QConfigMapping, path: str) -> Resolved | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._jit_internal import is_scripting
 
 from qfx import dtypes
 from qfx.errors import ConfigError, ObservationError
@@ -18,6 +19,9 @@ from qfx.frames import warn
 from qfx.observers.factory import with_args, with_callable_args
 from qfx.qparams import EPS, QParams, range_to_qparams, symmetric_zero_point
 from qfx.quick import QuickAttributes
+
+SAW_INTEGERS = "saw integers, which it took as floats"
+"""The problem of an observer of a tensor that should not be quantized."""
 
 
 class ObserverBase(QuickAttributes, ABC, nn.Module):
@@ -166,7 +170,7 @@ class UniformQuantizationObserverBase(ObserverBase):
         """Choose ``(scale, zero_point)`` for a range; 1 and 0, with a warning, where nothing was seen."""
         if self._unset(min_val, max_val):
             message = "this observer never ran: calibrate before calculate_qparams; scale 1, zero point 0"
-            if torch.jit.is_scripting():
+            if is_scripting():
                 warnings.warn(message, stacklevel=2)  # the only one TorchScript knows
             else:
                 warn(message)
@@ -229,7 +233,7 @@ class UniformQuantizationObserverBase(ObserverBase):
         said = (
             (nan, "saw NaN"),
             (infinity, "saw infinity"),
-            (self._saw_integers, "saw integers, which it took as floats"),
+            (self._saw_integers, SAW_INTEGERS),
         )
         return [problem for seen, problem in said if seen]
 

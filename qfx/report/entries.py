@@ -141,7 +141,8 @@ def _reason(node: Node, facts: _Facts) -> str:
 
 def _notes(view: GraphView, node: Node, facts: _Facts) -> tuple[str, ...]:
     found, instance = [], facts.instance(node)
-    said = facts.problems.get(node.name) or (facts.problems.get(instance["anchor"]) if instance is not None else None)
+    names = [node.name, *((instance["anchor"], instance["nodes"][0]) if instance is not None else ())]
+    said = dict.fromkeys(problem for name in names for problem in facts.problems.get(name, ()))
     if said:
         found.append(f"its statistics are doubtful: {', '.join(said)}")
     risk = risks(view, node, instance["codes"] if instance is not None else (None, None))

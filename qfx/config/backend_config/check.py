@@ -9,15 +9,16 @@ import torch
 from qfx.config.backend_config.dtype_config import DTypeConfig, DTypeWithConstraints
 from qfx.config.observer_facts import ObserverFacts, observer_facts
 from qfx.config.qconfig import QConfig, reuses_input
-from qfx.dtypes import is_integer
+from qfx.dtypes import is_integer, same_codes
 
 
 def why_unsupported(qconfig: QConfig, dtype_config: DTypeConfig, *, has_weight: bool | None = None) -> str | None:
     """Return why a backend's dtypes do not suit a configuration, or None if they do.
 
     Inputs and output are checked against the activation observer, the weight against the weight observer: dtype,
-    codes, smallest scale, and scale and zero point where the backend has them built in. Dtypes the backend leaves open
-    suit everything. A configuration that reuses its input's parameters suits every activation.
+    codes, smallest scale, and scale and zero point where the backend has them built in. A plain dtype means the
+    quantized one of the same codes (``uint8`` means ``quint8``). Dtypes the backend leaves open suit everything. A
+    configuration that reuses its input's parameters suits every activation.
 
     Args:
         qconfig: what the user wants.
@@ -78,7 +79,7 @@ def _mismatch(role: str, facts: ObserverFacts, wanted: DTypeWithConstraints) -> 
     if wanted.dtype is None:
         return None
     asked = torch.float32 if facts.dtype is None else facts.dtype
-    if asked != wanted.dtype:
+    if not same_codes(asked, wanted.dtype):
         return f"{role}: the backend takes {wanted.dtype}, the config asks for {asked}"
     if not is_integer(asked):
         return None

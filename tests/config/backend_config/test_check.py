@@ -32,6 +32,10 @@ def signed(**arguments: object) -> QConfig:
     [
         (config.default_qconfig, dtypes.weighted_int8),
         (config.get_default_qconfig("x86"), dtypes.weighted_int8),
+        (
+            QConfig(MinMaxObserver.with_args(dtype=torch.uint8), MinMaxObserver.with_args(dtype=torch.int8)),
+            dtypes.weighted_int8,
+        ),
         (config.get_default_qconfig("x86"), dtypes.default_op_quint8),
         (config.default_qconfig, DTypeConfig()),
         (config.default_symmetric_qnnpack_qconfig, dtypes.weighted_qint8_symmetric),

@@ -34,7 +34,8 @@ def observe(context: Context, sites: Sites) -> int:
         by_value.setdefault(value, []).append((root, ticket))
     for node in list(g.gm.graph.nodes):
         known = sites.tickets.get(node)
-        factory, op, layers = sites.weights.get(node, (None, None, []))
+        weights = sites.weights.get(node, {})
+        layers = [root for _, roots in weights.values() for root in roots]
         # A layer reads its weight through the weight's observer, and through no other.
         others = [user for user in node.users if user not in layers]
         readers = others if node in sites.own else sites.readers.get(node, [])
@@ -51,12 +52,12 @@ def observe(context: Context, sites: Sites) -> int:
             count += 1
             root.replace_input_with(node, made)
             context.view.forget(root)
-        if factory is not None and op is not None:
+        for factory, (op, roots) in weights.items():
             made = _insert(g, node, along_output_channels(factory(), op), count)
             count += 1
-            for layer in layers:
-                layer.replace_input_with(node, made)
-                context.view.forget(layer)
+            for root in roots:
+                root.replace_input_with(node, made)
+                context.view.forget(root)
     return count
 
 

@@ -213,6 +213,9 @@ def _instance(
         if refusal is not None:
             left = Left(f"{refusal} ({resolved.why})", "refused")
             continue
+        if root.op in WEIGHTED and not isinstance(root.input("w"), Param):
+            left = Left(f"its weight is computed ({root.input('w')}), and kernels take a constant", "refused")
+            continue
         if weighted and _is_empty(view, root):
             left = Left("its weight has no elements, so there is nothing to quantize", "empty")
             continue

@@ -31,8 +31,7 @@ class Sites:
         own: values observed as the output of an instance; every reader sees them quantized.
         readers: value -> instance roots that read it quantized, for values only observed on behalf of readers.
         edges: (value, root) observed again for one reader, whose spec differs.
-        weights: functional weights, their observers' factories, the op that reads each and the roots that read them as
-            their weight.
+        weights: functional weight -> factory of an observer -> the op that reads it so, and the roots that do.
     """
 
     book: SpecBook = field(default_factory=SpecBook)
@@ -40,7 +39,7 @@ class Sites:
     own: set[Node] = field(default_factory=set)
     readers: dict[Node, list[Node]] = field(default_factory=dict)
     edges: dict[tuple[Node, Node], Ticket] = field(default_factory=dict)
-    weights: dict[Node, tuple[Any, Op, list[Node]]] = field(default_factory=dict)
+    weights: dict[Node, dict[Any, tuple[Op, list[Node]]]] = field(default_factory=dict)
     solution: Solution | None = None
     _specs: dict[Ticket, Spec] = field(default_factory=dict)
     _carried: dict[Node, Node] = field(default_factory=dict)
@@ -134,9 +133,8 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
         node = found.node if isinstance(found, Param) else found
         assert isinstance(node, Node)
         if parameter_slots(view, instance.root, node, instance.roles):  # one that is the layer's input, too, stays that
-            _, _, roots = sites.weights.get(node, (None, None, []))
-            op = view.read(instance.root).op
-            sites.weights[node] = instance.qconfig.weight, op, [*roots, instance.root]
+            factories, op = sites.weights.setdefault(node, {}), view.read(instance.root).op
+            factories.setdefault(instance.qconfig.weight, (op, []))[1].append(instance.root)
     else:
         module = view.module(str(instance.root.target))
         bias = getattr(next(module.children(), module), "bias", None)

@@ -16,6 +16,7 @@ from qfx.errors import CaptureError, ConfigError, ModelStateError
 from qfx.frames import is_between, user_line
 from qfx.graph.absent import absent
 from qfx.graph.copying import copied, copied_tables
+from qfx.graph.hooks import hooks_of, share_hooks
 from qfx.graph.kept import DraftGraphModule
 from qfx.graph.provenance import LINE_KEY, stamp
 from qfx.graph.ranks import note_ranks
@@ -140,7 +141,7 @@ def capture(
         keeps: how the caller's user keeps a module whole, for messages; ``{}`` stands for its path.
 
     Returns:
-        A graph module that shares nothing with `model`; every node carries its origin.
+        A graph module that shares nothing with `model` but its own forward hooks; every node carries its origin.
 
     Raises:
         ConfigError: `model` is no module.
@@ -159,6 +160,8 @@ def capture(
         refuse_training(model, skipped_names, skipped_classes)
     if isinstance(model, GraphModule):
         gm = copied(model)
+        if not hooks_of(gm):  # torch's graph modules lose theirs when they are copied
+            share_hooks(model, gm)
         stamp(gm)
         note_ranks(gm.graph.nodes, examples or ())
         if inference:
@@ -173,6 +176,7 @@ def capture(
     tables = {name: gm.__dict__[name] for name in ("_parameters", "_buffers", "_modules")}
     gm.__dict__.update(copied_tables(tables, {}))
     gm.training = model.training
+    share_hooks(model, gm)
     stamp(gm)
     note_ranks(gm.graph.nodes, examples or ())
     if inference:

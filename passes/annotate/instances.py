@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch.fx import Node
+from torch.nn.utils.parametrize import is_parametrized
 
 from qfx.config import (
     BackendPatternConfig,
@@ -19,6 +20,7 @@ from qfx.config import (
     reuses_input,
 )
 from qfx.graph import GraphView, Param, Reading
+from qfx.graph.hooks import hook_names, hooks_of
 from qfx.nn.qat.module import QATModule
 from qfx.passes.annotate.choices import choice
 from qfx.passes.annotate.inputs import NO_ROLES, PARAMETERS, activations, parameter_slots, weight_and_bias
@@ -171,9 +173,35 @@ def _of_a_sequence(view: GraphView, node: Node, parts: set[Node]) -> str | None:
     return None
 
 
+def _altered(view: GraphView, node: Node) -> str | None:
+    """Why a layer is not what its class says: it has hooks, or computes its parameters; None for every other node."""
+    if node.op != "call_module":
+        return None
+    module = view.module(str(node.target))
+    if hooks_of(module):
+        return (
+            f"it has forward hooks ({hook_names(module)}), which no kernel calls; remove them, or make what they "
+            "compute permanent (torch.nn.utils.remove_weight_norm, prune.remove ...)"
+        )
+    if is_parametrized(module):
+        plain, names = type(module).__bases__[0].__name__, ", ".join(module.parametrizations)  # type: ignore[arg-type]
+        return (
+            f"its {names} is computed by a parametrization; torch.nn.utils.parametrize.remove_parametrizations makes "
+            f"it a plain {plain}"
+        )
+    return None
+
+
 def _instance(
     view: GraphView, index: Index[BackendPattern], node: Node, found: Found, writes: Written, no_floats: set[Node]
 ) -> Instance | None:
+    altered = _altered(view, node)
+    if altered is not None:
+        resolved = choice(node)
+        wanted = resolved is not None and resolved.qconfig is not None
+        ours = type(view.module(str(node.target))).__module__.startswith(("torch.nn.", "qfx.nn."))
+        found.left[node.name] = Left(altered, "refused" if wanted and ours else None)
+        return None
     left = Left(f"no pattern of the backend has {view.read(node).op.name} as its last op")
     for pattern, backend_pattern in index.candidates(view, node):
         outcome, config = match(pattern, view, node), backend_pattern.config

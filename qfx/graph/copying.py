@@ -42,6 +42,10 @@ def copied_module(module: nn.Module, memo: dict[int, Any]) -> Any:
     kind = type(module)
     plain = kind is nn.Module or kind.__module__.startswith(_PLAIN_NAMESPACES)
     if not plain or "__deepcopy__" in kind.__dict__:
+        for part in module.modules():
+            for value in part.__dict__.values():
+                if isinstance(value, torch.Tensor) and not value.is_leaf:
+                    copied_tensor(value, memo)
         return copy.deepcopy(module, memo)
     made = kind.__new__(kind)
     memo[id(module)] = made
@@ -50,7 +54,7 @@ def copied_module(module: nn.Module, memo: dict[int, Any]) -> Any:
 
 
 def copied_tensor(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
-    """A copy of a parameter or buffer, in its memory format."""
+    """A copy of a tensor, in its memory format; one computed from others (a pruned weight, say) loses its history."""
     known = memo.get(id(tensor))
     if known is not None:
         return known  # type: ignore[no-any-return]
@@ -58,6 +62,8 @@ def copied_tensor(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
         made: torch.Tensor = nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
     elif type(tensor) is torch.Tensor and not tensor.requires_grad and not tensor.is_quantized:
         made = tensor.clone()
+    elif not tensor.is_leaf:  # which torch refuses to copy
+        made = tensor.detach().clone()
     else:
         made = copy.deepcopy(tensor, memo)
     memo[id(tensor)] = made
@@ -78,6 +84,8 @@ def copied_value(value: Any, memo: dict[int, Any]) -> Any:
     kind = type(value)
     if kind in _ATOMS:
         return value
+    if kind is torch.Tensor:
+        return copied_tensor(value, memo)
     if kind not in (dict, list, tuple):
         return kind() if kind is set and not value else copy.deepcopy(value, memo)
     if kind is tuple:
@@ -99,8 +107,9 @@ def copied_value(value: Any, memo: dict[int, Any]) -> Any:
 def _value(key: str, value: Any, memo: dict[int, Any]) -> Any:
     if key in _TABLES:
         return {name: _entry(entry, memo) for name, entry in value.items()}
-    kind = type(value)
-    return kind() if kind is OrderedDict and not value else copied_value(value, memo)  # the hooks of a module
+    if type(value) is OrderedDict and (not value or key.endswith("_hooks")):
+        return OrderedDict(value)  # the hooks themselves are shared: a copy of one may be a copy of its whole owner
+    return copied_value(value, memo)
 
 
 def _entry(entry: Any, memo: dict[int, Any]) -> Any:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule
 
 from qfx.graph.copying import copied_tables, copied_value
+from qfx.graph.hooks import share_hooks
 from qfx.graph.nodes import copied_graph
 from qfx.graph.portable import Record, from_records, ours, to_records
 
@@ -168,6 +169,7 @@ def _assemble(cls: type[Any], root: nn.Module, graph: Graph, plan: dict[str, Any
         if name not in made.__dict__ and not name.startswith("_"):
             made.__dict__[name] = value
     made.training = root.training
+    share_hooks(root, made)
     made.plan, made.rebuilt = plan, {}
     made.graph = graph
     return made

@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from qfx import ops
 from qfx.graph.attributes import get_attribute
+from qfx.graph.hooks import hooks_of
 from qfx.graph.ranks import rank
 from qfx.graph.values import Param, Reading
 from qfx.graph.writes import says_it_writes
@@ -84,6 +85,8 @@ class GraphView:
 
     def _read_module(self, node: Node) -> Reading:
         module = self.module(str(node.target))
+        if hooks_of(module):  # it computes more than its class says, so nothing that knows the class may take it
+            return self._opaque(node, f"hooked {type(module).__name__}")
         spelling = module_spelling(type(module))
         if spelling is not None:
             try:

@@ -48,6 +48,36 @@ def mutable_parts(value: Any) -> set[int]:
     return found
 
 
+def test_hooks_are_shared_and_their_tables_are_not() -> None:
+    """A hook may be a method of the whole model, and nobody expects a copy of that."""
+    module, seen = nn.Linear(3, 4), []
+    module.register_forward_hook(lambda *_: seen.append("here"))
+    made = copied_module(module, {})
+    made(torch.randn(2, 3))
+    assert seen == ["here"]
+    made.register_forward_hook(lambda *_: seen.append("there"))
+    module(torch.randn(2, 3))
+    assert seen == ["here", "here"]
+
+
+def test_a_tensor_computed_from_others_is_copied_without_its_history() -> None:
+    source = torch.randn(3, requires_grad=True)
+    made = copied_tensor(source * 2, {})
+    assert torch.equal(made, source * 2)
+    assert made.is_leaf
+
+    class Whole(nn.Module):  # a class we do not know: copied by copy.deepcopy, which refuses such tensors
+        def __init__(self) -> None:
+            super().__init__()
+            self.p = nn.Parameter(torch.randn(3))
+            self.inner = nn.Linear(3, 3)
+            self.inner.computed = self.computed = self.p * 2
+
+    whole = copied_module(Whole(), {})
+    assert whole.inner.computed is whole.computed
+    assert torch.equal(whole.computed, whole.p * 2)
+
+
 @pytest.mark.parametrize("name", BUILT)
 def test_a_copy_shares_nothing_that_could_change(name: str) -> None:
     module = BUILT[name]

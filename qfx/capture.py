@@ -190,11 +190,11 @@ def _traced(
     tracer = CaptureTracer(names, classes, examples)
     try:
         return tracer.trace(model)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever the model's own code raises ends in one error below
         try:
             # ``self.table[:, :x.size(1)]``: a buffer, a tensor to torch's tracer, takes no symbolic size.
             return CaptureTracer(names, classes, examples, symbolic_buffers=True).trace(model)
-        except Exception:
+        except Exception:  # noqa: BLE001
             raise CaptureError(_explain(model, tracer.failed_in(error), error, keeps)) from error
 
 

@@ -15,6 +15,7 @@ from qfx.config import (
     ObservationType,
     ObserverFacts,
     QConfig,
+    Resolved,
     first_supported,
     observer_facts,
     reuses_input,
@@ -210,47 +211,59 @@ def _instance(
         if config.observation_type is ObservationType.INPUT_OUTPUT_NOT_OBSERVED:
             return None
         root = view.read(backend_pattern.root(outcome.match))
-        strange = _of_strangers(view, root.node, no_floats)
-        if strange is not None:
-            left = Left(strange)
-            continue
         resolved = choice(root.node)
-        if resolved is None or resolved.qconfig is None:
-            line = resolved.why if resolved is not None else "nothing in the mapping"
-            left = Left(f"the config leaves it float ({line})")
+        kept = _unfit(view, root, node, config, writes, no_floats) or _unwanted(view, root, config, resolved)
+        if kept is not None:
+            left = kept
             continue
-        roles = config._input_type_to_index
-        if next(activations(view, root.node, roles), None) is None:
-            left = Left("it has no tensor input")
-            continue
-        seen = writes.refusal(view, root.node, node, roles)
-        if seen is not None:
-            left = Left(seen)
-            continue
-        weighted = is_weighted(view, root, roles)
-        if _asks_for_floats(resolved.qconfig, weighted):
-            left = Left(f"the config leaves it float ({resolved.why})")
-            continue
-        suits, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)
-        if refusal is None and _is_trained(view, root):
-            refusal = (
-                f"{type(view.module(str(root.node.target))).__name__} is a module for training; not built yet here"
-            )
-        if suits is not None and suits.is_dynamic:
-            refusal = "dynamic quantization is not built yet (docs/roadmap.md)"
-        if refusal is not None:
-            left = Left(f"{refusal} ({resolved.why})", "refused")
-            continue
-        if root.op in WEIGHTED and not isinstance(root.input("w"), Param):
-            left = Left(f"its weight is computed ({root.input('w')}), and kernels take a constant", "refused")
-            continue
-        if weighted and _is_empty(view, root):
-            left = Left("its weight has no elements, so there is nothing to quantize", "empty")
-            continue
+        assert resolved is not None
+        assert resolved.qconfig is not None
+        weighted = is_weighted(view, root, config._input_type_to_index)
         nodes = tuple(sorted(outcome.match.nodes, key=lambda n: n is not root.node))
         kind = _kind(config)
         return Instance(root.node, node, nodes, backend_pattern, resolved.qconfig, resolved.why, kind, weighted)
     found.left[node.name] = left
+    return None
+
+
+def _unfit(
+    view: GraphView,
+    root: Reading,
+    anchor: Node,
+    config: BackendPatternConfig,
+    writes: Written,
+    no_floats: set[Node],
+) -> Left | None:
+    """What in the graph keeps a matched op float; None if nothing does."""
+    roles = config._input_type_to_index
+    said = _of_strangers(view, root.node, no_floats)
+    if said is None and next(activations(view, root.node, roles), None) is None:
+        said = "it has no tensor input"
+    said = said or writes.refusal(view, root.node, anchor, roles)
+    return None if said is None else Left(said)
+
+
+def _unwanted(view: GraphView, root: Reading, config: BackendPatternConfig, resolved: Resolved | None) -> Left | None:
+    """What in the configuration keeps a matched op float, or keeps the backend from honouring it; None if nothing."""
+    if resolved is None or resolved.qconfig is None:
+        return Left(
+            f"the config leaves it float ({resolved.why if resolved is not None else 'nothing in the mapping'})"
+        )
+    weighted = is_weighted(view, root, config._input_type_to_index)
+    if _asks_for_floats(resolved.qconfig, weighted):
+        return Left(f"the config leaves it float ({resolved.why})")
+    suits, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)
+    if refusal is None and _is_trained(view, root):
+        kind = type(view.module(str(root.node.target))).__name__
+        refusal = f"{kind} is a module for training; not built yet here"
+    if suits is not None and suits.is_dynamic:
+        refusal = "dynamic quantization is not built yet (docs/roadmap.md)"
+    if refusal is not None:
+        return Left(f"{refusal} ({resolved.why})", "refused")
+    if root.op in WEIGHTED and not isinstance(root.input("w"), Param):
+        return Left(f"its weight is computed ({root.input('w')}), and kernels take a constant", "refused")
+    if weighted and _is_empty(view, root):
+        return Left("its weight has no elements, so there is nothing to quantize", "empty")
     return None
 
 

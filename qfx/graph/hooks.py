@@ -22,6 +22,17 @@ def hook_names(module: nn.Module) -> str:
 
 
 def share_hooks(source: nn.Module, target: nn.Module) -> None:
-    """Give a module that stands for another its forward hooks; the hooks themselves are the same objects."""
-    for table in (*_TABLES, *_FLAGS):
-        getattr(target, table).update(getattr(source, table))
+    """Give a module that stands for another its forward hooks; the hooks themselves are the same objects.
+
+    Those torch puts on an exported module are left out: they check its inputs by what only that module has.
+    """
+    for table in _TABLES:
+        theirs = {key: hook for key, hook in getattr(source, table).items() if not _of_torch_export(hook)}
+        getattr(target, table).update(theirs)
+        for flag in _FLAGS:
+            if flag.startswith(table):
+                getattr(target, flag).update({k: v for k, v in getattr(source, flag).items() if k in theirs})
+
+
+def _of_torch_export(hook: Callable[..., Any]) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("torch.export.")

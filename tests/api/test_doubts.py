@@ -165,7 +165,7 @@ def test_scales_along_inputs_are_left_to_float(spelling: str, target: str) -> No
     gm = qfx.convert_fx(prepared, target=target)
     torch.testing.assert_close(gm(X), qfx.convert_to_reference_fx(prepared)(X), rtol=0, atol=1e-5)
     (reasons,) = gm.plan["unlowered"].values()
-    assert "one scale per output channel (axis 0 of the weight), not along axis 1" in reasons[0]
+    assert "the scales of its weight lie along axis 1, its output channels along axis 0" in reasons[0]
 
 
 # -- what no kernel takes ------------------------------------------------------------------------------------------

@@ -39,14 +39,14 @@ def reasons(model: nn.Module, target: str) -> dict[str, str]:
             lambda m, x: F.relu6(F.conv2d(x, m.w * 2)),
             "native",
             "conv2d",
-            "the weight of conv2d is computed",
+            "its weight is computed (mul), and kernels take a constant",
         ),
         (lambda m, x: F.relu6(m.bn(x)), "onednn", "bn", "found ops.batch_norm at bn"),
         (
             lambda m, x: torch.cat(m.conv(x).chunk(2, 1)[:2], 1),
             "native",
             "chunk",
-            "the target left it: what reads it, or what it reads, is in float",
+            "the target has no integer kernel for chunk",
         ),
     ],
 )

@@ -81,7 +81,7 @@ CASES: dict[str, tuple[int, Callable[[Any, Any], Any], int]] = {
     "nearest": (2, lambda m, y: F.interpolate(y, scale_factor=2), 0),
     "bilinear": (2, lambda m, y: F.interpolate(y, scale_factor=2, mode="bilinear"), 1),
     "pad": (2, lambda m, y: F.pad(y, (1, 1), value=0.5), 0),
-    "chunk": (2, lambda m, y: torch.cat(y.chunk(2, 1)[::-1], 1), 0),
+    "chunk": (2, lambda m, y: (lambda parts: torch.cat([parts[1], parts[0]], 1))(y.chunk(2, 1)), 0),
 }
 
 

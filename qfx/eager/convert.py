@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from qfx.eager.mappings import (
 )
 from qfx.eager.observe import remove_qconfig as _remove_qconfig
 from qfx.eager.swap import Swapping
+from qfx.frames import warn
 
 
 def convert(
@@ -53,10 +53,9 @@ def convert(
         module = copy.deepcopy(module)
     mapping = _mapping(mapping, is_reference)
     if getattr(module, "qconfig", None) is not None and type_before_parametrizations(module) in mapping:
-        warnings.warn(
+        warn(
             f"the model itself is a {type(module).__name__} and stays one: convert replaces what is in a model; wrap "
             "it, e.g. in a QuantWrapper",
-            stacklevel=2,
         )
     replace_children(
         module,

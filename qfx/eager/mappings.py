@@ -27,6 +27,7 @@ from qfx.nn.intrinsic import quantized as nniq
 from qfx.nn.intrinsic.quantized import dynamic as nniqd
 from qfx.nn.quantized import dynamic as nnqd
 from qfx.nn.quantized import reference as nnqr
+from qfx.nn.sparse import quantized as nnsq
 from qfx.nn.stubs import DeQuantStub, QuantStub
 
 Table: TypeAlias = dict[Any, Any]
@@ -164,10 +165,10 @@ DEFAULT_MODULE_TO_ACT_POST_PROCESS: Table = {
 }
 """Class with a known range of outputs to the fake-quantize of that range; used in training."""
 
-DEFAULT_STATIC_SPARSE_QUANT_MODULE_MAPPINGS: Table = {}
+DEFAULT_STATIC_SPARSE_QUANT_MODULE_MAPPINGS: Table = {nn.Linear: nnsq.Linear}
 """Float class to the quantized class that skips blocks of zeros."""
 
-DEFAULT_DYNAMIC_SPARSE_QUANT_MODULE_MAPPINGS: Table = {}
+DEFAULT_DYNAMIC_SPARSE_QUANT_MODULE_MAPPINGS: Table = {nn.Linear: nnsq.dynamic.Linear}
 """Float class to the dynamic class that skips blocks of zeros."""
 
 CONTAINERS = {nn.Sequential}

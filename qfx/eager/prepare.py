@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from qfx.eager.errors import ModuleStateError
 from qfx.eager.mappings import get_default_qat_module_mappings
 from qfx.eager.observe import add_observers_
 from qfx.eager.propagate import propagate_qconfig_
+from qfx.frames import warn
 from qfx.nn.stubs import QuantWrapper
 from qfx.utilities import has_no_children_ignoring_parametrizations
 
@@ -94,10 +94,9 @@ def prepare(
         model = copy.deepcopy(model)
     propagate_qconfig_(model, prepare_custom_config_dict=custom)
     if not any(getattr(module, "qconfig", None) for module in model.modules()):
-        warnings.warn(
+        warn(
             "None of the submodule got qconfig applied. Make sure you passed correct configuration through "
             "`qconfig_dict` or by assigning the `.qconfig` attribute directly on submodules",
-            stacklevel=2,
         )
     add_observers_(
         model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from qfx.config.qconfig_checks import assert_valid_qconfig, on_device_of
 from qfx.eager.places import at
 from qfx.errors import ConfigError
+from qfx.frames import warn
 
 
 def propagate_qconfig_(
@@ -46,9 +46,7 @@ def propagate_qconfig_(
     paths = _propagate(module, "", None, table, closed)
     unknown = [name for name in table if isinstance(name, str) and name not in paths]
     if unknown:
-        warnings.warn(
-            f"qconfig_dict names {', '.join(map(repr, unknown))}, which the model does not have", stacklevel=2
-        )
+        warn(f"qconfig_dict names {', '.join(map(repr, unknown))}, which the model does not have")
 
 
 def _propagate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from qfx.errors import ModelStateError
+from qfx.frames import warn
 
 
 def getattr_from_fqn(obj: Any, fqn: str) -> Any:
@@ -129,7 +129,7 @@ def unique_device(module: nn.Module) -> torch.device | None:
     """
     devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
     if devices == {torch.device("cpu"), torch.device("meta")}:
-        warnings.warn("the module is partly on meta and partly on cpu; taken as cpu", UserWarning, stacklevel=2)
+        warn("the module is partly on meta and partly on cpu; taken as cpu")
         return torch.device("cpu")
     if len(devices) > 1:
         shown = ", ".join(sorted(map(str, devices)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from qfx import dtypes
 from qfx.errors import ConfigError, ObservationError
+from qfx.frames import warn
 from qfx.observers import PlaceholderObserver
 from qfx.qparams import range_to_qparams, symmetric_zero_point
 
@@ -34,10 +34,9 @@ def check_min_max_valid(min_val: Tensor, max_val: Tensor) -> bool:
     if not unset and (min_val.dim() == 0 or max_val.dim() == 0):
         unset = bool(min_val == float("inf")) and bool(max_val == float("-inf"))
     if unset:
-        warnings.warn(
+        warn(
             "the observer has seen nothing yet, so its scale is the default; run it on data before calculate_qparams",
             UserWarning,
-            stacklevel=2,
         )
         return False
     if bool((min_val > max_val).any()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -336,8 +335,33 @@ def test_embeddings_in_training(bits: str) -> None:
     assert torch.equal(run(qfx)[1], run(ao)[1])
 
 
-def test_shared_models_are_left_alone() -> None:
-    model = built(Block, quantized.FloatFunctional).eval()
-    before = copy.deepcopy(model.state_dict())
-    qfx.fuse_modules(model, FUSED)
-    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_sparse(dynamic: bool) -> None:
+    engine = "qnnpack" if dynamic else "fbgemm"  # the only ones that have these kernels
+    if engine not in torch.backends.quantized.supported_engines:
+        pytest.skip(f"this build of torch has no {engine}")
+
+    def run(library: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(library.QuantStub(), nn.Linear(16, 8), library.DeQuantStub()).eval()
+        with torch.no_grad():
+            model[1].weight[:, 4:12] = 0
+        model[1].sparse_params = {"sparse_block_shape": (1, 4)}
+        if dynamic:
+            library.propagate_qconfig_(model, {"1": library.default_dynamic_qconfig})
+            mapping = library.get_default_dynamic_sparse_quant_module_mappings()
+            return library.convert(model, mapping=mapping)(drawn(3, 16))
+        model.qconfig = library.default_qconfig
+        prepared = library.prepare(model)
+        prepared(drawn(3, 16))
+        mapping = library.get_default_static_quant_module_mappings()
+        return library.convert(prepared, mapping=mapping | library.get_default_static_sparse_quant_module_mappings())(
+            drawn(3, 16)
+        )
+
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = engine
+    try:
+        assert torch.equal(run(qfx), run(ao))
+    finally:
+        torch.backends.quantized.engine = before

@@ -4,13 +4,13 @@ No ``from __future__ import annotations`` here: TorchScript reads the annotation
 """
 
 import numbers
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qfx.errors import ConfigError
+from qfx.frames import warn
 from qfx.nn.errors import ModuleTypeError, UnsupportedError
 from qfx.nn.quantizable.cell import LSTMCell
 from qfx.nn.quantized.module import cat, stack
@@ -174,10 +174,9 @@ class LSTM(nn.Module):
                 f"dropout should be a number in range [0, 1], the probability of an element being zeroed; got {dropout}"
             )
         if dropout > 0:
-            warnings.warn(
+            warn(
                 "dropout option for quantizable LSTM is ignored. Train an nn.LSTM with dropout and prepare it "
                 "afterwards",
-                stacklevel=2,
             )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional

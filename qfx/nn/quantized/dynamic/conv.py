@@ -3,12 +3,12 @@
 No ``from __future__ import annotations`` here: TorchScript reads the annotations of attributes as objects.
 """
 
-import warnings
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from qfx.frames import warn
 from qfx.nn import quantized as nnq
 from qfx.nn.quantized.conv import _ConvBase
 from qfx.nn.quantized.module import check_rank
@@ -24,14 +24,11 @@ class _Dynamic(_ConvBase):
     every new one warns.
     """
 
-    _WARNING_LEVEL = 3
-
     def _init(self, *arguments: Any) -> None:
-        warnings.warn(
+        warn(
             f"The current implementation of the {self._get_name()} module has poor numerical accuracy and its use is "
             "not recommended: results are stored in the scale and range of the input. Quantize it statically or leave "
             "it float",
-            stacklevel=self._WARNING_LEVEL,
         )
         super()._init(*arguments)
 
@@ -64,7 +61,6 @@ class Conv1d(_Dynamic, nnq.Conv1d):
     """
 
     _OP = _ops.conv1d_dynamic
-    _WARNING_LEVEL = 4
 
     def __init__(
         self,

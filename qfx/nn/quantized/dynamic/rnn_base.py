@@ -4,13 +4,13 @@ No ``from __future__ import annotations`` here: TorchScript reads the annotation
 """
 
 import numbers
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qfx.errors import ConfigError
+from qfx.frames import warn
 from qfx.nn.errors import InputError, ModuleTypeError
 from qfx.nn.quantized.dynamic.packed import PackedParameter
 from qfx.nn.quantized.module import blank_weight, empty, made_empty, refuse
@@ -71,10 +71,9 @@ class RNNBase(nn.Module):
                 f"dropout should be a number in range [0, 1], the probability of an element being zeroed; got {dropout}"
             )
         if dropout > 0 and num_layers == 1:
-            warnings.warn(
+            warn(
                 "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
                 f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}",
-                stacklevel=3,
             )
         self.mode, self.input_size, self.hidden_size, self.num_layers = mode, input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)

@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 
 from qfx.graph import Reading
 from qfx.graph.copying import copied_module
+from qfx.graph.provenance import KEY
 from qfx.graph.writes import may_share_memory
 from qfx.passes.pipeline import Context, FunctionPass, Pass
 from qfx.passes.rewriter import Rewriter
@@ -29,6 +30,27 @@ def drop_dropout(m: Match, g: Rewriter) -> Any:
 def drop_identity(m: Match, g: Rewriter) -> Any:
     """``nn.Identity`` and aliases are their input."""
     return m.x
+
+
+# Methods that take the shape of another tensor, and those that take a shape.
+_OF_ANOTHER = {"expand_as": "expand", "view_as": "view", "reshape_as": "reshape"}
+
+
+def spell_sizes(gm: GraphModule, context: Context) -> bool:
+    """Replace ``x.expand_as(y)`` by ``x.expand(y.size())``, and its like: `y` is asked its size, not computed with."""
+    changed, g = False, context.rewriter
+    for node in gm.graph.nodes:
+        name = _OF_ANOTHER.get(str(node.target)) if node.op == "call_method" else None
+        tensors = [*node.args, *node.kwargs.values()]
+        if name is None or len(tensors) != 2:
+            continue
+        with g.at(node):
+            size = g.method("size", tensors[1])
+            del size.meta[KEY]  # the user's node is the other one
+            shaped = g.method(name, tensors[0], size)
+        g.replace(node, shaped)
+        changed = True
+    return changed
 
 
 def functionalize(gm: GraphModule, context: Context) -> bool:
@@ -143,6 +165,7 @@ def _shares(context: Context, node: Node, seen: _Seen) -> bool:
 
 
 NORMALIZE = (
+    FunctionPass("spell sizes", spell_sizes),
     FunctionPass("functionalize", functionalize),
     Pass("normalize", (drop_dropout, drop_identity), provides=frozenset({"normalized"})),
 )

@@ -1,0 +1,69 @@
+"""Fold the batch norm behind a layer that is called several times: a siamese encoder, a shared head.
+
+The rule that folds looks at one call, and may not change a weight that others read. Here all calls change together.
+"""
+
+from __future__ import annotations
+
+from torch.fx import GraphModule, Node
+
+from qfx import ops
+from qfx.graph import GraphView, Param, Reading
+from qfx.graph.provenance import KEY, merged
+from qfx.passes.emit import module_like
+from qfx.passes.fuse.batch_norm import fold
+from qfx.passes.pipeline import Context
+from qfx.patterns.catalogue.weighted import TRANSPOSED, WEIGHTED
+from qfx.spellings import ModuleSpelling
+
+
+def fold_behind_shared(gm: GraphModule, context: Context) -> bool:
+    """Fold batch norms behind modules called more than once, where every call is followed by the same one."""
+    calls: dict[int, list[Reading]] = {}
+    for node in gm.graph.find_nodes(op="call_module"):
+        reading = context.view.read(node)
+        if reading.op in WEIGHTED and context.view.callers(str(node.target)) > 1:
+            calls.setdefault(id(context.view.module(str(node.target))), []).append(reading)
+    return any([_fold(context, each) for each in calls.values()])
+
+
+def _fold(context: Context, calls: list[Reading]) -> bool:
+    view, g = context.view, context.rewriter
+    norms = [_norm_behind(view, call.node) for call in calls]
+    first = norms[0]
+    if first is None or not all(norm is not None and _same(norm, first) for norm in norms):
+        return False
+    layer = calls[0]
+    if any(isinstance(p, Param) and len(view.readers(p)) > len(calls) for p in layer.inputs[1:]):
+        return False  # tied to a weight elsewhere
+    w, b = (None if p is None else p.tensor for p in layer.inputs[1:3])
+    gamma, beta, mean, var = (None if p is None else p.tensor for p in first.inputs[1:5])
+    transposed, groups = layer.op in TRANSPOSED, layer.attrs.get("groups", 1)
+    weight, bias = fold(w, b, gamma, beta, mean, var, first.attrs["eps"], transposed=transposed, groups=groups)
+    assert isinstance(layer.spelling, ModuleSpelling)
+    folded = module_like(view.module(str(layer.node.target)), layer.spelling, {"w": weight, "b": bias}, {})
+    for path in {str(call.node.target) for call in calls}:
+        g.install(path, folded)
+    for call, norm in zip(calls, norms, strict=True):
+        assert norm is not None
+        call.node.meta[KEY] = merged((call.node, norm.node))
+        g.replace(norm.node, call.node)
+        view.forget(call.node)
+    return True
+
+
+def _norm_behind(view: GraphView, layer: Node) -> Reading | None:
+    """The batch norm in eval mode, of constants, that alone reads a layer's result."""
+    if len(layer.users) != 1:
+        return None
+    (user,) = layer.users
+    reading = view.read(user)
+    if reading.op is not ops.batch_norm or reading.inputs[0] is not layer or reading.attrs["training"] is not False:
+        return None
+    constant = all(isinstance(p, Param) for p in reading.inputs[3:5])
+    return reading if constant and all(p is None or isinstance(p, Param) for p in reading.inputs[1:3]) else None
+
+
+def _same(one: Reading, other: Reading) -> bool:
+    pairs = zip(one.inputs[1:], other.inputs[1:], strict=True)
+    return all(a is b for a, b in pairs) and one.attrs["eps"] == other.attrs["eps"]

@@ -53,6 +53,7 @@ class Conv1d(_Dynamic, nnq.Conv1d):
     keyword ``engine``; a new module has zero weights.
 
     Example:
+        >>> import warnings
         >>> with warnings.catch_warnings():
         ...     warnings.simplefilter("ignore")
         ...     m = Conv1d(4, 8, 3, padding=1)

@@ -5,13 +5,15 @@ The rule that folds looks at one call, and may not change a weight that others r
 
 from __future__ import annotations
 
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from qfx import ops
 from qfx.graph import GraphView, Param, Reading
 from qfx.graph.provenance import KEY, merged
+from qfx.nn.folding import fold
 from qfx.passes.emit import module_like
-from qfx.passes.fuse.batch_norm import fold
+from qfx.passes.fuse.batch_norm import normalizes
 from qfx.passes.pipeline import Context
 from qfx.patterns.catalogue.weighted import TRANSPOSED, WEIGHTED
 from qfx.spellings import ModuleSpelling
@@ -24,7 +26,7 @@ def fold_behind_shared(gm: GraphModule, context: Context) -> bool:
         reading = context.view.read(node)
         if reading.op in WEIGHTED and context.view.callers(str(node.target)) > 1:
             calls.setdefault(id(context.view.module(str(node.target))), []).append(reading)
-    return any([_fold(context, each) for each in calls.values()])
+    return any(_fold(context, each) for each in calls.values())
 
 
 def _fold(context: Context, calls: list[Reading]) -> bool:
@@ -34,10 +36,17 @@ def _fold(context: Context, calls: list[Reading]) -> bool:
     if first is None or not all(norm is not None and _same(norm, first) for norm in norms):
         return False
     layer = calls[0]
+    if not all(
+        norm is not None and normalizes(view, call, norm) is True for call, norm in zip(calls, norms, strict=True)
+    ):
+        return False
     if any(isinstance(p, Param) and len(view.readers(p)) > len(calls) for p in layer.inputs[1:]):
         return False  # tied to a weight elsewhere
-    w, b = (None if p is None else p.tensor for p in layer.inputs[1:3])
-    gamma, beta, mean, var = (None if p is None else p.tensor for p in first.inputs[1:5])
+    w, b = (_tensor(p) for p in layer.inputs[1:3])
+    gamma, beta, mean, var = (_tensor(p) for p in first.inputs[1:5])
+    assert w is not None
+    assert mean is not None
+    assert var is not None
     transposed, groups = layer.op in TRANSPOSED, layer.attrs.get("groups", 1)
     weight, bias = fold(w, b, gamma, beta, mean, var, first.attrs["eps"], transposed=transposed, groups=groups)
     assert isinstance(layer.spelling, ModuleSpelling)
@@ -50,6 +59,10 @@ def _fold(context: Context, calls: list[Reading]) -> bool:
         g.replace(norm.node, call.node)
         view.forget(call.node)
     return True
+
+
+def _tensor(param: Param | None) -> Tensor | None:
+    return None if param is None else param.tensor
 
 
 def _norm_behind(view: GraphView, layer: Node) -> Reading | None:

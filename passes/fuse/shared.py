@@ -26,7 +26,8 @@ def fold_behind_shared(gm: GraphModule, context: Context) -> bool:
         reading = context.view.read(node)
         if reading.op in WEIGHTED and context.view.callers(str(node.target)) > 1:
             calls.setdefault(id(context.view.module(str(node.target))), []).append(reading)
-    return any(_fold(context, each) for each in calls.values())
+    folded = [_fold(context, each) for each in calls.values()]  # all of them: `any` would stop at the first
+    return any(folded)
 
 
 def _fold(context: Context, calls: list[Reading]) -> bool:

@@ -51,6 +51,22 @@ def test_one_norm_behind_every_call_is_folded(name: str) -> None:
     torch.testing.assert_close(fused(*inputs), model(*inputs))
 
 
+def test_every_shared_layer_is_folded() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = Siamese(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+            self.b = Siamese(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x, y), y)
+
+    model = Twice().eval()
+    fused = qfx.fuse_fx(model, example_inputs=IMAGES)
+    assert norms(fused) == 0
+    torch.testing.assert_close(fused(*IMAGES), model(*IMAGES))
+
+
 def test_two_norms_are_left() -> None:
     model = Siamese(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), other=nn.BatchNorm2d(4)).eval()
     fused = qfx.fuse_fx(model, example_inputs=IMAGES)

@@ -61,9 +61,7 @@ def batched(result: str, *, linear: bool = True) -> Guard:
     """
 
     def batched_(m: Match) -> bool | Reject:
-        gm: Any = m.view.gm
-        value = getattr(m, result).node.args[0]
-        shape = getattr(gm, "plan", {}).get("shapes", {}).get(value.name)
+        shape = seen_shape(m.view, getattr(m, result).node)
         found = _DIMENSIONS.search(m.op.op.name)
         alone = 1 + (int(found[1]) if found is not None else 0)
         if not shape or len(shape) > alone or (found is None and not linear):

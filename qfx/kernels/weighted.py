@@ -35,7 +35,7 @@ class WeightedKernel(Kernel):
 
     def supports(self, site: KernelSite) -> Reject | None:
         """Why the kernel does not take a place, or None if some engine does."""
-        refused = Kernel.supports(self, site) or _without_batch(site)
+        refused = Kernel.supports(self, site)
         if refused is not None:
             return refused
         choice = self.engine(site)
@@ -66,13 +66,6 @@ class WeightedKernel(Kernel):
             transposed=layer.transposed,
             engine=choice.engine,
         )
-
-
-def _without_batch(site: KernelSite) -> Reject | None:
-    least = 2 if site.op == "linear" else int(site.op[-2]) + 2
-    if site.rank is None or site.rank >= least:
-        return None
-    return Reject(f"the kernel of {site.op} takes a batch, so no input of {site.rank} dimensions")
 
 
 def layer_facts(

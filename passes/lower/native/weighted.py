@@ -18,7 +18,7 @@ from qfx.nn.intrinsic import quantized as fused
 from qfx.nn.quantized import reference
 from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
-from qfx.passes.lower.site import batched, constant, seen_rank, supported
+from qfx.passes.lower.site import batched, constant, supported
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
 from qfx.patterns import Match
@@ -58,7 +58,7 @@ def function_site(m: Match) -> KernelSite | Reject:
         return Reject(f"the bias of {m.op.node} is computed")
     axis, symmetric = _axis(m.weight.attrs["axis"], m.w.tensor), not bool(m.w_zero_point.tensor.any())
     layer = layer_facts(op, tuple(m.w.tensor.shape), attrs, per_channel=axis is not None, symmetric=symmetric)
-    return KernelSite(op, attrs, output(m), layer, m.weight.attrs["dtype"], axis, seen_rank(m))
+    return KernelSite(op, attrs, output(m), layer, m.weight.attrs["dtype"], axis)
 
 
 def _axis(axis: int | None, weight: torch.Tensor) -> int | None:
@@ -127,7 +127,7 @@ def _module_site(m: Match) -> KernelSite | Reject:
     axis = _axis(None if per_tensor else inner.weight_axis_int, inner.weight)
     symmetric = not bool(inner.weight_zero_point.any())
     layer = layer_facts(op, tuple(inner.weight.shape), attrs, per_channel=not per_tensor, symmetric=symmetric)
-    return KernelSite(op, attrs, output(m), layer, inner.weight_dtype, axis, seen_rank(m))
+    return KernelSite(op, attrs, output(m), layer, inner.weight_dtype, axis)
 
 
 _GEOMETRY = frozenset({"stride", "padding", "dilation", "groups", "output_padding", "padding_mode"})

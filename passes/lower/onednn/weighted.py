@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.native.onednn_only import same_shape
 from qfx.passes.lower.native.weighted import ADDED, FUSED, MODULES, function_site, module_parts, module_site
+from qfx.passes.lower.roles import seen_shape
 from qfx.passes.lower.site import batched, constant
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
@@ -96,8 +96,7 @@ def _alone(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
 # -- with the addition that follows --------------------------------------------------------------------------------
 def _same_shapes(m: Match) -> bool | Reject:
     """The addition must not broadcast the layer's result: its sum lies where that result would."""
-    gm: Any = m.view.gm
-    layer, total = (gm.plan["shapes"].get(value.node.args[0].name) for value in (m.inside, m.out))
+    layer, total = (seen_shape(m.view, value.node) for value in (m.inside, m.out))
     if layer and layer == total:
         return True
     return Reject(f"the shape of {m.op.node} is {layer}, that of {m.sum.node} {total}", m.sum.node)

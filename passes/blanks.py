@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from qfx.graph.copying import copied_tables
 from qfx.observers import ObserverFactory
 
 _OURS = "qfx.observers."
+_CONTAINERS = frozenset({dict, OrderedDict, list, set})
 
 
 class Blanks:
@@ -41,10 +43,13 @@ class _Blank:
         self._kind = type(module)
         own, state = copied_tables(module.__dict__, {}), module.__dict__
         self._shared = {key: value for key, value in own.items() if value is state[key]}
-        self._own = {key: value for key, value in own.items() if key not in self._shared}
+        self._empty = {key: type(value) for key, value in own.items() if type(value) in _CONTAINERS and not value}
+        self._own = {key: own[key] for key in own.keys() - self._shared.keys() - self._empty.keys()}
 
     def copy(self) -> nn.Module:
         made: Any = self._kind.__new__(self._kind)
         made.__dict__.update(self._shared)
-        made.__dict__.update(copied_tables(self._own, {}))
+        made.__dict__.update({key: kind() for key, kind in self._empty.items()})
+        if self._own:
+            made.__dict__.update(copied_tables(self._own, {}))
         return made  # type: ignore[no-any-return]

@@ -72,7 +72,8 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     copies: dict[int, torch.Tensor] = {}  # tied weights stay tied
     for layer in layers:
         for root in layer.roots:
-            _note_constant(found, root, f"{layer.path}.weight", solved.problems(layer.observer))
+            context.view.forget(root)  # another module stands there now
+            _note_constant(found, root.name, f"{layer.path}.weight", solved.problems(layer.observer))
         _reference(context, layer, solved.of(layer.observer), paths[id(layer.called)], copies)
     return found
 
@@ -248,7 +249,7 @@ class _Layer:
     """A weighted module to be replaced.
 
     Attributes:
-        path: where it is called, and `roots`, the names of the nodes that call it.
+        path: where it is called, and `roots`, the nodes that call it.
         called: the module in the graph.
         module: the same in float: itself, or what a module that trained folds to.
         inner: the part of it with the weight, perhaps all of it.
@@ -260,7 +261,7 @@ class _Layer:
     module: Any
     inner: Any
     observer: Any
-    roots: list[str]
+    roots: list[Node]
 
 
 def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Layer]:
@@ -275,7 +276,7 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
         path = str(root.target)
         called: Any = context.view.module(path)
         if id(called) in found:
-            found[id(called)].roots.append(name)
+            found[id(called)].roots.append(root)
             continue
         folded = trained_as_float(called)
         if folded is None:
@@ -288,7 +289,7 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
             along_output_channels(observer, spelling.op)
         with torch.no_grad():
             observer(inner.weight.detach())
-        found[id(called)] = _Layer(path, called, module, inner, observer, [name])
+        found[id(called)] = _Layer(path, called, module, inner, observer, [root])
     return list(found.values())
 
 

@@ -53,11 +53,10 @@ def trained_as_float(module: Any) -> tuple[Any, Any] | None:
 def drop_switched_off(context: Context) -> None:
     """Dropout that was active in training and is off now is its input, observed as that is; what it observed goes."""
     g, view = context.rewriter, context.view
-    for node in list(g.gm.graph.nodes):
-        reading = view.read(node)
-        if reading.op is not ops.dropout or reading.attrs["training"] is not False:
+    for reading in view.find(ops.dropout):
+        if reading.attrs["training"] is not False:
             continue
-        source = reading.inputs[0]
+        node, source = reading.node, reading.inputs[0]
         for user in list(node.users):
             if OBSERVES in user.meta:
                 g.replace(user, source)

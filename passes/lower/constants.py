@@ -34,16 +34,15 @@ class Constant:
         return quantize(self.source.tensor.detach(), how, saturate_storage=True)
 
 
-def constants(gm: GraphModule, view: GraphView) -> Iterator[Constant]:
+def constants(view: GraphView) -> Iterator[Constant]:
     """The quantizes of constants that are read as activations, in graph order.
 
     A weight is not among them: it is packed from its quantize. Neither is a buffer that the model writes to.
     """
-    for node in list(gm.graph.nodes):
-        reading = view.read(node)
-        if reading.op is not ops.quantize or reading.attrs["axis"] is not None:
+    for reading in view.find(ops.quantize):
+        if reading.attrs["axis"] is not None:
             continue
-        source, scale, zero_point = reading.inputs
+        node, (source, scale, zero_point) = reading.node, reading.inputs
         if not isinstance(source, Param) or layer_of_weight(view, node) is not None or _is_written(view, source):
             continue
         yield Constant(node, source, *numbers(scale, zero_point), reading.attrs["dtype"])
@@ -75,7 +74,7 @@ def quantize_constants(gm: GraphModule, context: Context) -> bool:
             spec = QuantizedConstant(constant.codes(), constant.scale, constant.zero_point)
             return g.packed(spec, f"{constant.source.fqn.replace('.', '_')}_quantized")
 
-    made, found = once_each(make), list(constants(gm, context.view))
+    made, found = once_each(make), list(constants(context.view))
     for constant in found:
         g.replace(constant.node, made(constant))
     return bool(found)

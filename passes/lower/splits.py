@@ -13,11 +13,8 @@ SPLITS = (ops.chunk, ops.split, ops.unbind)
 def sink_splits(gm: GraphModule, context: Context) -> bool:
     """Move dequantize behind a split: split the integers, dequantize the items."""
     changed, g = False, context.rewriter
-    for node in list(gm.graph.nodes):
-        reading = context.view.read(node)
-        if reading.op not in SPLITS:
-            continue
-        back = reading.inputs[0]
+    for reading in context.view.find(*SPLITS):
+        node, back = reading.node, reading.inputs[0]
         items = list(node.users)
         ready = isinstance(back, Node) and context.view.read(back).op is ops.dequantize
         if not ready or not all(_takes_one(context, item) for item in items):

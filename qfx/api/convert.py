@@ -12,7 +12,6 @@ from qfx.api.pause import no_collections
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError
-from qfx.graph.kept import DraftGraphModule
 from qfx.passes.convert import convert, only_read
 from qfx.passes.lower.native import NATIVE
 from qfx.passes.lower.onednn import ONEDNN
@@ -57,14 +56,13 @@ def convert_to_reference_fx(
         >>> qfx.convert_to_reference_fx(prepared)(x).shape
         torch.Size([8, 4])
     """
-    gm = _reference(graph_module, convert_custom_config, qconfig_mapping, strict)
-    return _finished(gm)
+    return _finished(_reference(graph_module, convert_custom_config, qconfig_mapping, strict))
 
 
 def _reference(
     graph_module: GraphModule, convert_custom_config: Any, qconfig_mapping: Any, strict: bool
-) -> DraftGraphModule:
-    """The reference graph, not yet compiled."""
+) -> Context:
+    """The reference graph, not yet compiled, in the context it was made in."""
     if not isinstance(graph_module, ObservedGraphModule):
         raise ConfigError(
             f"convert takes what prepare_fx returned, got {type(graph_module).__name__}; "
@@ -83,7 +81,6 @@ def _reference(
     context = Context.of(gm)
     converted = convert(context, gm.plan["instances"])
     drop_dead_code(gm, context)
-    gm.graph.lint()  # adopting the graph, below, compiles it
     if strict:
         check_downgrades(gm)
     check_dropped(gm, converted.unquantized, strict)
@@ -100,10 +97,12 @@ def _reference(
     for name in custom.preserved_attributes:
         setattr(gm, name, getattr(graph_module, name))
     gm.plan = plan
-    return gm
+    return context
 
 
-def _finished(gm: DraftGraphModule) -> QuantizedGraphModule:
+def _finished(context: Context) -> QuantizedGraphModule:
+    gm: Any = context.view.gm
+    gm.graph.lint()  # adopting the graph compiles it
     gm.prune(gm.plan["preserved"])
     made = QuantizedGraphModule.adopt(gm)
     assert isinstance(made, QuantizedGraphModule)
@@ -169,13 +168,12 @@ def convert_fx(
         raise ConfigError(f"there is no target {chosen!r}; use one of {', '.join(TARGETS)}")
     if keep_original_weights:
         raise ConfigError("keep_original_weights is not built yet; see docs/roadmap.md")
-    gm = _reference(graph_module, convert_custom_config, qconfig_mapping, strict)
+    context = _reference(graph_module, convert_custom_config, qconfig_mapping, strict)
     stages: dict[str, tuple[Step, ...]] = {"convert": (), "lower": LOWERED.get(chosen, ())}
     steps = with_passes(stages, passes)
-    if not steps:
-        return _finished(gm)
-    context = Context.of(gm)
-    run_steps(gm, Pipeline("lower", steps, given=frozenset({"converted"})).steps, context)
-    if chosen != "reference":
-        check_lowered(gm, context, strict)
-    return _finished(gm)
+    if steps:
+        gm = context.view.gm
+        run_steps(gm, Pipeline("lower", steps, given=frozenset({"converted"})).steps, context)
+        if chosen != "reference":
+            check_lowered(gm, context, strict)
+    return _finished(context)

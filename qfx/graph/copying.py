@@ -72,11 +72,16 @@ def copied_tensor(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
 
 def copied_tables(tables: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
     """The state of a module (its ``__dict__``), copied; a compiled form stays behind, it computes with the original."""
-    return {
-        key: value if type(value) in _ATOMS else _value(key, value, memo)  # most are, and a call each adds up
-        for key, value in tables.items()
-        if key != "_compiled_call_impl"
-    }
+    made = {}
+    for key, value in tables.items():
+        kind = type(value)
+        if kind in _ATOMS:  # most are these or empty tables of hooks, and a call each adds up
+            made[key] = value
+        elif kind is OrderedDict and not value:
+            made[key] = OrderedDict()
+        elif key != "_compiled_call_impl":
+            made[key] = _value(key, value, memo)
+    return made
 
 
 def copied_value(value: Any, memo: dict[int, Any]) -> Any:
@@ -107,7 +112,7 @@ def copied_value(value: Any, memo: dict[int, Any]) -> Any:
 def _value(key: str, value: Any, memo: dict[int, Any]) -> Any:
     if key in _TABLES:
         return {name: _entry(entry, memo) for name, entry in value.items()}
-    if type(value) is OrderedDict and (not value or key.endswith("_hooks")):
+    if type(value) is OrderedDict and key.endswith("_hooks"):
         return OrderedDict(value)  # the hooks themselves are shared: a copy of one may be a copy of its whole owner
     return copied_value(value, memo)
 

@@ -55,6 +55,22 @@ class GraphView:
             reading = self._readings[node] = self._read(node)
         return reading
 
+    def find(self, *wanted: Op) -> Iterator[Reading]:
+        """The readings of these ops, in graph order; a node whose target never spells one is not read for it."""
+        for node in list(self.gm.graph.nodes):
+            if not node._erased and self._may_be(node, wanted):
+                reading = self.read(node)
+                if reading.op in wanted:
+                    yield reading
+
+    def _may_be(self, node: Node, wanted: tuple[Op, ...]) -> bool:
+        if node.op == "call_module":
+            spelling = module_spelling(type(self.module(str(node.target))))
+            return spelling is not None and spelling.op in wanted
+        if node.target is operator.getitem:  # it may stand for what it takes output 0 of
+            return True
+        return any(spelling.op in wanted for spelling in calls(node.target))
+
     def module(self, target: str) -> torch.nn.Module:
         """The submodule called `target`."""
         found = self._modules.get(target)

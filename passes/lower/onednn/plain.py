@@ -34,7 +34,7 @@ def make_plain(gm: GraphModule, context: Context) -> bool:
     """
     g, view = context.rewriter, context.view
     dead: list[Node] = []
-    fixed = {constant.node: constant for constant in constants(gm, view)}
+    fixed = {constant.node: constant for constant in constants(view)}
     stored = once_each(partial(_stored, context))
     of: dict[Node, tuple[Any, Any]] = {}  # scale and zero point of plain codes
     for node in list(gm.graph.nodes):

@@ -59,9 +59,7 @@ def convert_to_reference_fx(
     return _finished(_reference(graph_module, convert_custom_config, qconfig_mapping, strict))
 
 
-def _reference(
-    graph_module: GraphModule, convert_custom_config: Any, qconfig_mapping: Any, strict: bool
-) -> Context:
+def _reference(graph_module: GraphModule, convert_custom_config: Any, qconfig_mapping: Any, strict: bool) -> Context:
     """The reference graph, not yet compiled, in the context it was made in."""
     if not isinstance(graph_module, ObservedGraphModule):
         raise ConfigError(
@@ -172,7 +170,7 @@ def convert_fx(
     stages: dict[str, tuple[Step, ...]] = {"convert": (), "lower": LOWERED.get(chosen, ())}
     steps = with_passes(stages, passes)
     if steps:
-        gm = context.view.gm
+        gm: Any = context.view.gm
         run_steps(gm, Pipeline("lower", steps, given=frozenset({"converted"})).steps, context)
         if chosen != "reference":
             check_lowered(gm, context, strict)

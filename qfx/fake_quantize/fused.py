@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._jit_internal import is_scripting
+from torch.nn.modules.module import _has_any_global_hook
 
 from qfx import dtypes
 from qfx.errors import ConfigError
 from qfx.fake_quantize.fake_quantize import FakeQuantize
-from qfx.fake_quantize.rounding import ends, quick, rounded
+from qfx.fake_quantize.products import multiplied
+from qfx.fake_quantize.rounding import ends, folded_and_rounded, quick, rounded
+from qfx.graph.hooks import hooks_of
 from qfx.observers import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
 
 
@@ -98,6 +101,28 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         if self.fake_quant_enabled[0] != 1:
             return x
         return rounded(x, self.scale, self.zero_point, axis, self.quant_min, self.quant_max)
+
+    @torch.jit.unused
+    def of_product(self, weight: Tensor, factor: Tensor) -> Tensor:
+        """``self(weight * factor)``, at half the price where nothing but this class has a say in it.
+
+        Args:
+            weight: channels first.
+            factor: one element a channel, size 1 in every other dimension.
+        """
+        inner = self.activation_post_process
+        plain = type(self) is FusedMovingAvgObsFakeQuantize and not hooks_of(self) and not _has_any_global_hook()
+        rows = self.is_per_channel and self.ch_axis == 0 and not self.zero_point.is_floating_point()
+        if not (plain and rows and quick(weight) and self.fake_quant_enabled[0] == 1):
+            return self(multiplied(weight, factor))  # type: ignore[no-any-return]
+        product = weight.detach() * factor.detach()
+        inner._note(product)
+        pair = ends(product, 0)
+        if self.observer_enabled[0] == 1:
+            self._kernel(pair, 0)
+        return folded_and_rounded(
+            weight, factor, product, pair, self.scale, self.zero_point, self.quant_min, self.quant_max
+        )
 
     @torch.jit.export
     def extra_repr(self) -> str:

@@ -82,3 +82,80 @@ class _Rounded(torch.autograd.Function):
         # The gradient of a clamp, in one pass
         passed = torch.ops.aten.hardtanh_backward(gradient, saved[0], *ctx.within)
         return passed, None, None, None, None
+
+
+def folded_and_rounded(
+    weight: Tensor,
+    factor: Tensor,
+    product: Tensor,
+    pair: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    low: int,
+    high: int,
+) -> Tensor:
+    """``rounded(weight * factor, ..., axis=0)`` and its gradients, in the memory of the product.
+
+    What a large weight costs is the memory touched for it, so nothing is kept of its codes: where some saturate, the
+    backward pass computes them again.
+
+    Args:
+        weight: see `quick`.
+        factor: one element a channel, size 1 in every other dimension.
+        product: ``weight * factor`` without a gradient; it is overwritten.
+        pair: `ends` of the product along axis 0.
+        scale, zero_point: one element a channel.
+        low, high: the first and the last code.
+    """
+    made: Tensor = _FoldedAndRounded.apply(weight, factor, product, pair, scale, zero_point, low, high)
+    return made
+
+
+class _FoldedAndRounded(torch.autograd.Function):
+    """Codes less the zero point, as in `_Rounded`, of a product that nobody reads besides."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        factor: Tensor,
+        product: Tensor,
+        pair: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        low: int,
+        high: int,
+    ) -> Tensor:
+        inverse = scale.reciprocal()
+        least, most = (pair * inverse.unsqueeze(1)).round_().unbind(1)  # of the codes: rounding keeps the order
+        lowest, highest = low - zero_point, high - zero_point
+        scale, inverse, lowest, highest = (each.reshape(factor.shape) for each in (scale, inverse, lowest, highest))
+        codes = product.mul_(inverse).round_()
+        ctx.bounds = None
+        ctx.save_for_backward(weight, factor)
+        if bool((least < lowest.flatten()).any() | (most > highest.flatten()).any()):
+            one = bool((zero_point == zero_point[0]).all())
+            ctx.bounds = (int(lowest.flatten()[0]), int(highest.flatten()[0])) if one else (lowest, highest)
+            codes.clamp_(*ctx.bounds)
+            ctx.save_for_backward(weight, factor, inverse)
+        return codes.mul_(scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, factor, *saved = ctx.saved_tensors
+        if saved:
+            codes = (weight * factor).mul_(saved[0]).round_()
+            gradient = _within(gradient, codes, *ctx.bounds)
+        product = gradient * weight
+        of_factor = product.sum(list(range(1, weight.dim())), keepdim=True)
+        return torch.mul(gradient, factor, out=product), of_factor, None, None, None, None, None, None
+
+
+def _within(gradient: Tensor, codes: Tensor, lowest: Any, highest: Any) -> Tensor:
+    """The gradient where codes are within the bounds, else 0; ``codes`` is overwritten."""
+    if isinstance(lowest, Tensor):
+        return gradient.mul((codes >= lowest) & (codes <= highest))
+    # The gradient of a clamp, in one pass
+    torch.ops.aten.hardtanh_backward.grad_input(gradient, codes, lowest - 0.5, highest + 0.5, grad_input=codes)
+    return codes

@@ -89,3 +89,56 @@ def test_an_exported_module_gives_the_same() -> None:
     plain(x)
     exported = torch.export.export(copy.deepcopy(plain), (x,)).module()
     assert torch.equal(exported(x), plain(x))
+
+
+def _weight_fake_quant(codes: tuple[int, int], symmetric: bool) -> Any:
+    scheme = torch.per_channel_symmetric if symmetric else torch.per_channel_affine
+    return qfx.FusedMovingAvgObsFakeQuantize.with_args(
+        observer=qfx.MovingAveragePerChannelMinMaxObserver,
+        quant_min=codes[0],
+        quant_max=codes[1],
+        dtype=torch.qint8 if codes[0] else torch.quint8,
+        qscheme=scheme,
+        averaging_constant=0.2,
+    )()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([(0, 255), (-128, 127), (-8, 7)]),
+    st.booleans(),
+    st.sampled_from([(5, 4, 3, 3), (3, 1, 1, 1), (6, 2)]),
+    st.sampled_from(["on", "observer off", "rounding off"]),
+)
+def test_a_folded_weight_is_rounded_in_place_to_the_same_numbers_and_gradients(
+    seed: int, codes: tuple[int, int], symmetric: bool, shape: tuple[int, ...], switches: str
+) -> None:
+    torch.manual_seed(seed)
+    quickly = _weight_fake_quant(codes, symmetric)
+    plainly = copy.deepcopy(quickly)
+    weight = torch.randn(shape)
+    for step in range(4):
+        if step == 2 and switches != "on":
+            for each in (quickly, plainly):
+                (qfx.disable_observer if switches == "observer off" else qfx.disable_fake_quant)(each)
+        weight = weight * (1 + 0.5 * torch.rand(shape))  # grows faster than the average, so some channels saturate
+        factor = torch.randn(shape[0], *[1] * (len(shape) - 1))
+        found: list[list[torch.Tensor]] = []
+        for fake in (quickly, plainly):
+            w, f = weight.clone().requires_grad_(), factor.clone().requires_grad_()
+            y = fake.of_product(w, f) if fake is quickly else fake(w * f)
+            y.backward(torch.linspace(-1, 1, y.numel()).reshape(shape))
+            assert w.grad is not None
+            assert f.grad is not None
+            found.append([y.detach(), w.grad, f.grad, *(buffer.clone() for buffer in fake.buffers())])
+        assert all(map(torch.equal, *found))
+
+
+def test_a_hooked_or_other_rounding_sees_the_folded_weight() -> None:
+    seen: list[torch.Tensor] = []
+    fake = _weight_fake_quant((-128, 127), symmetric=True)
+    fake.register_forward_hook(lambda module, inputs, result: seen.append(inputs[0].detach().clone()))
+    weight, factor = torch.randn(3, 2), torch.rand(3, 1)
+    fake.of_product(weight, factor)
+    assert torch.equal(seen[0], weight * factor)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch._jit_internal import is_scripting
 
+from qfx.fake_quantize.fused import FusedMovingAvgObsFakeQuantize
+from qfx.fake_quantize.products import divided, multiplied
 from qfx.fake_quantize.rounding import quick
 from qfx.nn.errors import ModuleTypeError
 from qfx.nn.folding import fold_modules
-from qfx.nn.intrinsic.qat.products import divided, multiplied
 from qfx.nn.qat.module import QATModule, like
 
 
@@ -91,7 +92,10 @@ class WithBatchNorm(QATModule):
     def _divided(self, input: Tensor, of_rows: Tensor, of_channels: Tensor) -> Tensor:
         if not quick(input) or 1 in self.bn.weight.shape:
             return self._product(input, self.weight_fake_quant(self.weight * of_rows)) / of_channels
-        return divided(self._product(input, self.weight_fake_quant(multiplied(self.weight, of_rows))), of_channels)
+        rounding: Any = self.weight_fake_quant
+        if isinstance(rounding, FusedMovingAvgObsFakeQuantize):
+            return divided(self._product(input, rounding.of_product(self.weight, of_rows)), of_channels)
+        return divided(self._product(input, rounding(multiplied(self.weight, of_rows))), of_channels)
 
     def forward(self, input: Tensor) -> Tensor:
         """Compute with the rounded folded weight, then normalize."""

@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 
 from qfx import dtypes
 from qfx.graph import Param
+from qfx.graph.attributes import submodule
 from qfx.graph.copying import copied_tensor
 from qfx.graph.provenance import module_path
 from qfx.nn.quantized import reference
@@ -83,14 +84,14 @@ def only_read(gm: GraphModule, instances: dict[str, dict[str, Any]]) -> Iterator
     yield from observers(gm)
     for node in gm.graph.find_nodes(op="call_module"):
         if instances.get(node.name, {}).get("weighted"):
-            yield _weighted_part(gm.get_submodule(str(node.target)))
+            yield _weighted_part(submodule(gm, str(node.target)))
 
 
 def observers(gm: GraphModule) -> Iterator[nn.Module]:
     """The modules of observer nodes."""
     for node in gm.graph.nodes:
         if KEY in node.meta:
-            yield gm.get_submodule(str(node.target))
+            yield submodule(gm, str(node.target))
 
 
 class _Solved:
@@ -225,7 +226,7 @@ def _unquantizable(observer: Any, solved: _Solved) -> str:
 def _constant(context: Context, name: str, value: Any) -> Node:
     g = context.rewriter
     # The name is known to be free, which is what registering a buffer spends its time on.
-    g.gm._buffers[name] = torch.as_tensor(value).detach().clone()
+    g.gm._buffers[name] = value.detach().clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
     return g.fetch(name)
 
 
@@ -311,7 +312,7 @@ def _reference(
         made = fused
     for name in paths:
         owner, _, attribute = name.rpartition(".")
-        setattr(gm.get_submodule(owner), attribute, made)
+        setattr(submodule(gm, owner), attribute, made)
         context.view.forget_module(name)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from qfx.graph.attributes import submodule
 from qfx.graph.nodes import make_node
 from qfx.passes.annotate.sites import Sites
 from qfx.passes.blanks import Blanks
@@ -63,7 +64,8 @@ def observe(context: Context, sites: Sites) -> int:
 
 def watching(module: Any) -> Any:
     """The observer itself, which a fake-quantize module has inside."""
-    return getattr(module, "activation_post_process", module)
+    # Asked of the table: for an attribute a module does not have, nn.Module searches long
+    return getattr(module, "_modules", {}).get("activation_post_process", module)
 
 
 def seen_shape(observer: Any, number: int) -> list[int]:
@@ -79,7 +81,7 @@ def seen_shapes(gm: GraphModule) -> dict[str, list[int]]:
     met: Counter[Any] = Counter()  # by module, which compares by identity
     for node in gm.graph.nodes:
         if KEY in node.meta:
-            observer = gm.get_submodule(str(node.target))
+            observer = submodule(gm, str(node.target))
             found[node.meta[KEY]] = seen_shape(observer, met[observer])
             met[observer] += 1
     return found

@@ -14,6 +14,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from qfx import tracing
 from qfx.errors import NonTermination, PassError, QfxError, RuleError
 from qfx.graph import GraphView
+from qfx.graph.check import fault
 from qfx.graph.copying import copied
 from qfx.graph.provenance import describe, stamp
 from qfx.passes.rewriter import Rewriter
@@ -243,7 +244,7 @@ class Pipeline:
 
 
 def run_steps(gm: GraphModule, steps: Sequence[Step], context: Context | None = None) -> PassResult:
-    """Run passes in order on a graph module, in place; dead code and lint once a pass, recompile once.
+    """Run passes in order on a graph module, in place; dead code and a check once a pass, recompile once.
 
     Args:
         gm: what is changed.
@@ -269,7 +270,9 @@ def run_steps(gm: GraphModule, steps: Sequence[Step], context: Context | None = 
         if log.changed:
             changed = True
             drop_dead_code(gm, context)
-            gm.graph.lint()
+            broken = fault(gm)
+            if broken is not None:
+                raise PassError(f"pass {step.name} left a graph that cannot run: {broken}")
     if changed:
         gm.recompile()
     return PassResult(gm, changed)

@@ -237,10 +237,10 @@ class Rewriter:
         return node
 
     def _carry_names(self, match: Match, mine: set[Node]) -> None:
-        by_op = {self.view.read(new).op: new.name for new in mine}
-        for old in match.nodes:
-            if old is not match.anchor and self.view.read(old).op in by_op:
-                self.renamed[old.name] = by_op[self.view.read(old).op]
+        olds = [(old.name, self.view.read(old).op) for old in match.nodes if old is not match.anchor]
+        wanted = {op for _, op in olds}
+        by_op = {self.view.read(new).op: new.name for new in mine if self.view.may_be(new, wanted)}
+        self.renamed.update({name: by_op[op] for name, op in olds if op in by_op})
 
     def replace(self, old: Node, value: Any, *, erase: bool = True) -> None:
         """Make all users of `old` use `value`; with `erase`, `old` goes, and the constants it fetched."""
@@ -354,6 +354,9 @@ class Rewriter:
     def _inherited(self, anchor: Node) -> dict[str, Any]:
         """Metadata of nodes made here: the anchor's, and where all matched nodes came from."""
         meta = {key: value for key, value in anchor.meta.items() if key not in _OF_ONE_NODE}
+        if self._near == (anchor,):
+            meta[KEY] = merged(self._near)
+            return meta
         inner = (node for node in reversed(self._near) if self.view.read(node).op not in _BOUNDARY)
         meta[KEY] = merged(inner) or merged((anchor,))
         return meta

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 _PLAIN = frozenset({int, float, bool, str, tuple, list, torch.dtype, torch.qscheme})
-_TABLES = ("_parameters", "_buffers", "_modules")
 
 
 class QuickAttributes:
@@ -19,7 +18,9 @@ class QuickAttributes:
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
-        if type(value) in _PLAIN and not any(name in own.get(table, ()) for table in _TABLES):
+        if type(value) in _PLAIN and not (
+            name in own.get("_parameters", ()) or name in own.get("_buffers", ()) or name in own.get("_modules", ())
+        ):
             own[name] = value
         else:
             super().__setattr__(name, value)

@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.fx import GraphModule
+
+from qfx.graph.kept import KeptGraphModule
+from qfx.passes import pipeline
 
 # Two workers share two cores; one thread each is faster than two that wait for one another.
 torch.set_num_threads(1)
@@ -55,3 +59,20 @@ def int8() -> Callable[..., torch.Tensor]:
         return torch.quantize_per_channel(weight, scales, torch.zeros(shape[axis], dtype=torch.long), axis, torch.qint8)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _linted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every graph of the suite is linted as torch does it, too; `fault` asks only what a pass could get wrong."""
+    plain, adopt = pipeline.fault, KeptGraphModule.adopt.__func__
+
+    def fault(gm: GraphModule) -> str | None:
+        gm.graph.lint()
+        return plain(gm)
+
+    def adopted(cls: type[KeptGraphModule], gm: GraphModule, *args: object) -> KeptGraphModule:
+        gm.graph.lint()
+        return adopt(cls, gm, *args)
+
+    monkeypatch.setattr(pipeline, "fault", fault)
+    monkeypatch.setattr(KeptGraphModule, "adopt", classmethod(adopted))

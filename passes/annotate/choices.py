@@ -8,6 +8,7 @@ from typing import Any
 from torch.fx import GraphModule, Node
 
 from qfx.config import QConfigMapping, Resolved, resolve
+from qfx.graph.attributes import submodule
 from qfx.graph.provenance import module_path
 
 KEY = "qfx_choice"
@@ -53,7 +54,7 @@ def configured_as(node: Node, source: Node) -> Node:
 
 def object_type(gm: GraphModule, node: Node) -> Any:
     """What a QConfigMapping calls a node: a module class, a function, a method name."""
-    return type(gm.get_submodule(str(node.target))) if node.op == "call_module" else node.target
+    return type(submodule(gm, str(node.target))) if node.op == "call_module" else node.target
 
 
 def _scope(node: Node) -> tuple[str, type | None]:

@@ -14,17 +14,18 @@ _METHODS = frozenset({"numel", "nelement"})
 def ask_codes(gm: GraphModule, context: Context) -> bool:
     """Let nodes that ask for a size, which is the same for codes, ask the codes."""
     changed = False
-    for node in list(gm.graph.nodes):
-        back = node.args[0] if node.args else None
-        if not isinstance(back, Node) or context.view.read(back).op is not ops.dequantize:
-            continue
-        reading = context.view.read(node)
-        attribute = reading.op is ops.getattr and reading.attrs["name"] in _ATTRIBUTES
-        method = node.op == "call_method" and node.target in _METHODS
-        if not (attribute or method or reading.op in (ops.size, ops.dim)):
-            continue
-        node.replace_input_with(back, back.args[0])
-        context.view.forget(node)
-        context.rewriter.erase_if_unused(back)
-        changed = True
+    for back in [reading.node for reading in context.view.find(ops.dequantize)]:
+        asking = [user for user in back.users if user.args and user.args[0] is back and _asks(context, user)]
+        for node in asking:
+            node.replace_input_with(back, back.args[0])
+            context.view.forget(node)
+        if asking:
+            context.rewriter.erase_if_unused(back)
+            changed = True
     return changed
+
+
+def _asks(context: Context, node: Node) -> bool:
+    reading = context.view.read(node)
+    attribute = reading.op is ops.getattr and reading.attrs["name"] in _ATTRIBUTES
+    return attribute or reading.op in (ops.size, ops.dim) or (node.op == "call_method" and node.target in _METHODS)

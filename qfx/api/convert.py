@@ -100,7 +100,6 @@ def _reference(graph_module: GraphModule, convert_custom_config: Any, qconfig_ma
 
 def _finished(context: Context) -> QuantizedGraphModule:
     gm: Any = context.view.gm
-    gm.graph.lint()  # adopting the graph compiles it
     gm.prune(gm.plan["preserved"])
     made = QuantizedGraphModule.adopt(gm)
     assert isinstance(made, QuantizedGraphModule)

@@ -11,6 +11,7 @@ from qfx.config import Entry, PrepareCustomConfig, QConfigMapping, Resolved, unu
 from qfx.config.resolve import GLOBAL, is_default
 from qfx.errors import DowngradeError
 from qfx.frames import warn
+from qfx.graph.attributes import submodule
 from qfx.graph.provenance import describe
 from qfx.passes.annotate.choices import choice
 from qfx.passes.annotate.instances import Found
@@ -25,7 +26,7 @@ def check_unused(gm: GraphModule, mapping: QConfigMapping, custom: PrepareCustom
     chosen = [choice(node) for node in gm.graph.nodes]
     unused = list(map(str, unused_entries(mapping, {found.entry for found in chosen if found is not None})))
     _say_unused("QConfigMapping", "in the model", unused, strict)
-    called = {str(node.target): gm.get_submodule(str(node.target)) for node in gm.graph.find_nodes(op="call_module")}
+    called = {str(node.target): submodule(gm, str(node.target)) for node in gm.graph.find_nodes(op="call_module")}
     names = [f"non_traceable_module_name {name!r}" for name in custom.non_traceable_module_names if name not in called]
     classes = [
         f"non_traceable_module_class {kind.__name__}"

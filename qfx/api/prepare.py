@@ -199,7 +199,6 @@ def _prepared(
     observe(context, sites)
     if training:
         train_weights(context, found)
-    gm.graph.lint()  # adopting the graph, below, compiles it
     _preserve(model, gm, custom.preserved_attributes)
     made = ObservedGraphModule.adopt(gm, plan)
     assert isinstance(made, ObservedGraphModule)

@@ -20,10 +20,20 @@ def get_attribute(root: nn.Module, fqn: str) -> Any:
     return found
 
 
+def submodule(root: nn.Module, path: str) -> nn.Module:
+    """``root.get_submodule(path)``, at a third of the price where the path is one of modules throughout."""
+    found: Any = root
+    for part in path.split(".") if path else ():
+        found = found._modules.get(part)
+        if found is None:
+            return root.get_submodule(path)  # an attribute, or an error in torch's words
+    return found  # type: ignore[no-any-return]
+
+
 def parent_of(root: nn.Module, fqn: str) -> tuple[nn.Module, str]:
     """The module that owns the attribute at a dotted path, and the attribute's name."""
     prefix, _, name = fqn.rpartition(".")
-    return (root.get_submodule(prefix) if prefix else root), name
+    return submodule(root, prefix), name
 
 
 def set_attribute(root: nn.Module, fqn: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 from typing import Any
 
 from torch.fx import Graph, Node
@@ -15,12 +16,24 @@ def make_node(
     """``graph.create_node``, at half the price.
 
     torch 2.13 walks through all arguments it is given in search of symbolic numbers, only to warn of them; arguments
-    that come afterwards it takes as they are.
+    that come afterwards it takes as they are. Names are torch's, each worked out once.
     """
-    node = graph.create_node(op, target, (), {}, name)
+    node = graph.create_node(op, target, (), {}, name or _stem(target))
     if args or kwargs:
         _give(node, args, kwargs)
     return node
+
+
+@lru_cache(maxsize=1024)
+def _of_callable(target: Any) -> str:
+    return Graph()._target_to_str(target)
+
+
+def _stem(target: Any) -> str | None:
+    """What torch would name a node by, before it makes the name unique; None where torch had better say."""
+    if isinstance(target, str):
+        return target if target.islower() and not target.startswith("__") else None
+    return _of_callable(target)
 
 
 def _give_in_turn(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from qfx import ops
-from qfx.graph.attributes import get_attribute
+from qfx.graph.attributes import get_attribute, submodule
 from qfx.graph.hooks import hooks_of
 from qfx.graph.ranks import rank
 from qfx.graph.values import Param, Reading
@@ -58,24 +58,26 @@ class GraphView:
     def find(self, *wanted: Op) -> Iterator[Reading]:
         """The readings of these ops, in graph order; a node whose target never spells one is not read for it."""
         for node in list(self.gm.graph.nodes):
-            if not node._erased and self._may_be(node, wanted):
+            if not node._erased and self.may_be(node, wanted):
                 reading = self.read(node)
                 if reading.op in wanted:
                     yield reading
 
-    def _may_be(self, node: Node, wanted: tuple[Op, ...]) -> bool:
+    def may_be(self, node: Node, wanted: Collection[Op]) -> bool:
+        """Whether reading a node could give one of these ops, by its target alone."""
         if node.op == "call_module":
-            spelling = module_spelling(type(self.module(str(node.target))))
-            return spelling is not None and spelling.op in wanted
+            kind = type(self.module(str(node.target)))
+            spelling = module_spelling(kind)
+            return (spelling is not None and spelling.op in wanted) or opaque(kind) in wanted
         if node.target is operator.getitem:  # it may stand for what it takes output 0 of
             return True
-        return any(spelling.op in wanted for spelling in calls(node.target))
+        return any(spelling.op in wanted for spelling in calls(node.target)) or opaque(node.target) in wanted
 
     def module(self, target: str) -> torch.nn.Module:
         """The submodule called `target`."""
         found = self._modules.get(target)
         if found is None:
-            found = self._modules[target] = self.gm.get_submodule(target)
+            found = self._modules[target] = submodule(self.gm, target)
         return found
 
     def _read(self, node: Node) -> Reading:

@@ -91,8 +91,11 @@ def packed_by(engine: str | None) -> Iterator[str]:
         ...     packed = torch.ops.quantized.linear_prepack(weight, bias)  # doctest: +SKIP
     """
     with _selection:
+        former = current_engine()
+        if engine == former or engine is None and former in ENGINES:  # torch lets nobody select one it lacks
+            yield former
+            return
         chosen = usable_engine(engine)
-        former = torch.backends.quantized.engine
         if chosen == former:
             yield chosen
             return

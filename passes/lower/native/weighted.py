@@ -122,11 +122,13 @@ def _module_site(m: Match) -> KernelSite | Reject:
     if type(inner) not in MODULES:
         return Reject(f"{type(inner).__name__} is no reference module")
     op = MODULES[type(inner)][0]
-    attrs = {name: value for name, value in vars(inner).items() if name in _GEOMETRY}
+    own = vars(inner)
+    attrs = {name: own[name] for name in _GEOMETRY if name in own}
     per_tensor = inner.weight_qscheme is torch.per_tensor_affine
     axis = _axis(None if per_tensor else inner.weight_axis_int, inner.weight)
-    symmetric = not bool(inner.weight_zero_point.any())
-    layer = layer_facts(op, tuple(inner.weight.shape), attrs, per_channel=not per_tensor, symmetric=symmetric)
+    weight, zero_point = inner._parameters["weight"], inner._buffers["weight_zero_point"]
+    symmetric = not (bool(zero_point.any()) if zero_point.dim() else int(zero_point))
+    layer = layer_facts(op, tuple(weight.shape), attrs, per_channel=not per_tensor, symmetric=symmetric)
     return KernelSite(op, attrs, output(m), layer, inner.weight_dtype, axis)
 
 
@@ -156,7 +158,9 @@ def _module(cls: type[nn.Module]) -> Rule:
             limits = limits.then(Bounds(0.0))
         relu = limits.low == 0.0 and with_relu is not None
         # A class with relu takes a container that starts with the reference module.
-        source = nn.Sequential(inner) if relu else inner
+        source = inner
+        if relu:
+            source = module if inner is not module else nn.Sequential(inner)
         made = (with_relu if relu else plain).from_reference(source, *output(m), engine=choice.engine)
         path = str(m.op.node.target)
         at = path if g.sole_caller(path) else None

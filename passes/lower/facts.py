@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.fx import GraphModule, Node
 
 from qfx import ops
@@ -16,8 +18,9 @@ def ask_codes(gm: GraphModule, context: Context) -> bool:
     changed = False
     for back in [reading.node for reading in context.view.find(ops.dequantize)]:
         asking = [user for user in back.users if user.args and user.args[0] is back and _asks(context, user)]
+        codes: Any = back.args[0]
         for node in asking:
-            node.replace_input_with(back, back.args[0])
+            node.replace_input_with(back, codes)
             context.view.forget(node)
         if asking:
             context.rewriter.erase_if_unused(back)

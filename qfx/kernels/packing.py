@@ -92,7 +92,7 @@ def packed_by(engine: str | None) -> Iterator[str]:
     """
     with _selection:
         former = current_engine()
-        if engine == former or engine is None and former in ENGINES:  # torch lets nobody select one it lacks
+        if engine == former or (engine is None and former in ENGINES):  # torch lets nobody select one it lacks
             yield former
             return
         chosen = usable_engine(engine)

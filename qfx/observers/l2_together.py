@@ -39,15 +39,30 @@ def _bins(histograms: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     cumulated, totals = histograms.cumsum(1), histograms.sum(1, keepdim=True).double()
     starts, ends, sizes, cuts = _first_cuts(cumulated, totals)
     starts, ends, sizes = _and_later_cuts(cumulated, totals, starts, ends, sizes, cuts)
-    errors = expected_errors(histograms.unsqueeze(1), starts, ends, levels)
-    rises = torch.zeros_like(errors, dtype=torch.bool)
-    rises[:, 1:] = (errors[:, 1:] > errors[:, :-1]) & (torch.arange(1, starts.shape[1]) < sizes)
+    rises = _rises(histograms, starts, ends, sizes, levels)
     settled = rises.any(1)
     before = rises.to(torch.int8).argmax(1, keepdim=True).sub_(1).clamp_(min=0)
     starts, ends = starts.gather(1, before).squeeze(1), ends.gather(1, before).squeeze(1)
     for row in torch.nonzero(~settled).flatten().tolist():
         starts[row], ends[row] = l2_bins(histograms[row], levels)
     return starts, ends
+
+
+def _rises(histograms: Tensor, starts: Tensor, ends: Tensor, sizes: Tensor, levels: int) -> Tensor:
+    """Return for each range tried whether its error is above that of the one before; shape ``(rows, tried)``.
+
+    Where few values were seen the first cut makes it worse already, and the rest is not looked at.
+    """
+    exists = torch.arange(starts.shape[1]) < sizes
+    errors = expected_errors(histograms.unsqueeze(1), starts[:, :2], ends[:, :2], levels)
+    rises = torch.zeros_like(exists)
+    rises[:, 1] = (errors[:, 1] > errors[:, 0]) & exists[:, 1]
+    on = torch.nonzero(~rises[:, 1]).flatten()
+    if on.numel():
+        more = expected_errors(histograms[on].unsqueeze(1), starts[on, 2:], ends[on, 2:], levels)
+        errors = torch.cat([errors[on], more], 1)
+        rises[on, 1:] = (errors[:, 1:] > errors[:, :-1]) & exists[on, 1:]
+    return rises
 
 
 def _first_cuts(cumulated: Tensor, totals: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -175,7 +175,8 @@ def fire(rule: Rule, found: Match, g: Rewriter, pass_name: str) -> list[Node] | 
     name = found.anchor.name
     g.begin(found)
     try:
-        result = rule.action(found, g)
+        with g.gm.graph.inserting_before(found.anchor):
+            result = rule.action(found, g)
         if result is None:
             g.rollback()
             return None

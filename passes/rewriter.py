@@ -202,7 +202,8 @@ class Rewriter:
         before = (self._match, self._anchor, self._near, self._meta)
         self._match, self._anchor, self._near, self._meta = None, anchor, tuple(near) or (anchor,), None
         try:
-            yield self
+            with self.gm.graph.inserting_before(anchor):
+                yield self
         finally:
             self._match, self._anchor, self._near, self._meta = before
 
@@ -342,8 +343,7 @@ class Rewriter:
         graph, name = self.gm.graph, None
         if kind == "call_module":
             name = str(target).replace(".", "_")
-        with graph.inserting_before(self._anchor):
-            node = make_node(graph, kind, target, tuple(args), kwargs, name)
+        node = make_node(graph, kind, target, tuple(args), kwargs, name)
         if self._meta is None:
             self._meta = self._inherited(self._anchor)
         node.meta.update(self._meta)

@@ -42,6 +42,9 @@ class Origin:
     module_path: str
     line: str
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # asked for by the thousand, and names tell nearly all apart
+
     def __str__(self) -> str:
         where = ", ".join(part for part in (self.line, self.module_path) if part)
         return f"{self.name} ({where})" if where else self.name

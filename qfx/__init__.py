@@ -89,6 +89,15 @@ from qfx.exported import generate_numeric_debug_handle as generate_numeric_debug
 from qfx.exported import move_exported_model_to_eval as move_exported_model_to_eval
 from qfx.exported import move_exported_model_to_train as move_exported_model_to_train
 from qfx.fake_quantize import *  # noqa: F403  (listed in qfx.fake_quantize.__all__)
+from qfx.jit import convert_dynamic_jit as convert_dynamic_jit
+from qfx.jit import convert_jit as convert_jit
+from qfx.jit import fuse_conv_bn_jit as fuse_conv_bn_jit
+from qfx.jit import prepare_dynamic_jit as prepare_dynamic_jit
+from qfx.jit import prepare_jit as prepare_jit
+from qfx.jit import quantize_dynamic_jit as quantize_dynamic_jit
+from qfx.jit import quantize_jit as quantize_jit
+from qfx.jit import script_qconfig as script_qconfig
+from qfx.jit import script_qconfig_dict as script_qconfig_dict
 from qfx.observers import *  # noqa: F403  (the public observers, listed in qfx.observers.__all__)
 from qfx.passes import FunctionPass as FunctionPass
 from qfx.passes import Pass as Pass
@@ -104,5 +113,6 @@ from qfx.patterns import pattern as pattern
 from qfx.reject import Reject as Reject
 from qfx.report import explain as explain
 from qfx.report import summary as summary
+from qfx.tracer import QuantizationTracer as QuantizationTracer
 from qfx.tracing import trace as trace
 from qfx.utilities import *  # noqa: F403  (the helpers, listed in qfx.utilities.__all__)

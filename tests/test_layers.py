@@ -37,6 +37,9 @@ LAYERS = {
     "eager": 5,
     "exported": 5,
     "report": 5,
+    "jit": 5,
+    "tracer": 5,
+    "compat": 6,
     "testing": 5,
 }
 BESIDE = {

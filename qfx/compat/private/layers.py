@@ -1,0 +1,58 @@
+"""Small helpers of the layer families (``nn.quantized.modules.utils`` and beside)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from qfx.nn.intrinsic.qat.batch_norm import WithBatchNorm
+from qfx.nn.weights import quantize_weight
+
+_SUPPORTED_PADDING = {"zeros", "reflect"}
+_ConvBnNd = WithBatchNorm
+_BN_CLASS_MAP = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def _quantize_weight(float_wt: Tensor, observer: Any) -> Tensor:
+    """A weight as a quantized tensor, by the parameters of an observer that saw it."""
+    return quantize_weight(float_wt, observer)
+
+
+def _ntuple_from_first(n: int) -> Callable[[Any], tuple[Any, ...]]:
+    """A function of a number or a sequence: `n` times the number, or the sequence's first item."""
+
+    def parse(x: Any) -> tuple[Any, ...]:
+        while isinstance(x, list | tuple) and len(x) > 1:
+            x = x[0]
+        first = x[0] if isinstance(x, list | tuple) else x
+        return (first,) * n
+
+    return parse
+
+
+_pair_from_first = _ntuple_from_first(2)
+
+
+def _hide_packed_params_repr(self: nn.Module, params: type) -> str:
+    """The representation of a module without its packed weight."""
+    lines = [
+        f"({name}): " + repr(child).replace("\n", "\n  ")
+        for name, child in self._modules.items()
+        if not isinstance(child, params)
+    ]
+    extra = self.extra_repr()
+    inside = ([extra] if extra and not lines else extra.split("\n") if extra else []) + lines
+    body = extra if extra and not lines else "\n  " + "\n  ".join(inside) + "\n" if inside else ""
+    return f"{self._get_name()}({body})"
+
+
+def _reverse_repeat_padding(padding: list[int] | tuple[int, ...]) -> list[int]:
+    """Padding per dimension as ``F.pad`` takes it: last dimension first, each twice."""
+    return [each for each in reversed(padding) for _ in range(2)]
+
+
+def _apply_permutation(tensor: Tensor, permutation: Tensor, dim: int = 1) -> Tensor:
+    """The tensor with `dim` in the order of a permutation."""
+    return tensor.index_select(dim, permutation)

@@ -1,0 +1,131 @@
+"""Where the names of each old module are found in qfx. The one place that knows torch's module paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+QUANTIZATION = "torch.ao.quantization"
+
+_OBSERVERS = ("qfx", "qfx.observers", "qfx.fake_quantize.private_names")
+_MAPPINGS = ("qfx", "qfx.eager", "qfx.eager.private_names")
+_BACKENDS = ("qfx.config.backend_config", "qfx", "qfx.eager.private_names")
+_FX = ("qfx", "qfx.eager.private_names", "qfx.utilities.private_names", "qfx.fake_quantize.private_names")
+
+# Of ``torch.ao.quantization`` itself (the first) and its modules: the modules of qfx that have their names.
+_OF_QUANTIZATION: dict[str, tuple[str, ...]] = {
+    "": ("qfx",),
+    "backend_config": _BACKENDS,
+    **{
+        f"backend_config.{engine}": _BACKENDS
+        for engine in ("executorch", "fbgemm", "native", "onednn", "qnnpack", "tensorrt", "x86")
+    },
+    "backend_config.backend_config": (*_BACKENDS, "qfx.compat.private.keys"),
+    "backend_config.utils": ("qfx.compat.private.backends", *_BACKENDS),
+    "fake_quantize": _OBSERVERS,
+    "fuse_modules": _MAPPINGS,
+    "fuser_method_mappings": (*_MAPPINGS, "qfx.compat.private.fusers"),
+    "fx": (),
+    "fx.convert": _FX,
+    "fx.custom_config": ("qfx", "qfx.compat.private.keys"),
+    "fx.fuse": ("qfx.compat.private.matches", *_FX),
+    "fx.fuse_handler": ("qfx.compat.private.handlers", *_FX),
+    "fx.graph_module": ("qfx", "qfx.compat.private.graph_modules"),
+    "fx.lstm_utils": _OBSERVERS,
+    "fx.match_utils": ("qfx", "qfx.compat.private.matches"),
+    "fx.pattern_utils": ("qfx", "qfx.compat.private.patterns"),
+    "fx.prepare": ("qfx.config.private_names", *_FX),
+    "fx.qconfig_mapping_utils": ("qfx.compat.private.qconfigs", "qfx.config.private_names", *_FX),
+    "fx.quantize_handler": ("qfx.compat.private.handlers", "qfx"),
+    "fx.tracer": ("qfx.tracer", "qfx"),
+    "fx.utils": ("qfx.compat.private.nodes", *_FX),
+    "observer": _OBSERVERS,
+    "qconfig": (*_OBSERVERS, "qfx.config", "qfx.config.private_names"),
+    "qconfig_mapping": (*_OBSERVERS, "qfx.config", "qfx.config.private_names"),
+    "quant_type": ("qfx", "qfx.compat.private.quant_types"),
+    "quantization_mappings": _MAPPINGS,
+    "quantize": (*_MAPPINGS, "qfx.config.private_names", "qfx.fake_quantize.private_names", "qfx.compat.private.eager"),
+    "quantize_fx": ("qfx", "qfx.compat.private.flows"),
+    "quantize_jit": ("qfx",),
+    "stubs": ("qfx",),
+    "utils": ("qfx", "qfx.utilities", "qfx.utilities.private_names"),
+}
+
+# Families of layers: package -> its modules. Every one has the names of the package of the same name in ``qfx.nn``.
+_OF_NN = {
+    "intrinsic": "modules modules.fused",
+    "intrinsic.qat": "modules modules.conv_fused modules.linear_fused modules.linear_relu",
+    "intrinsic.quantized": "modules modules.bn_relu modules.conv_add modules.conv_relu modules.linear_relu",
+    "intrinsic.quantized.dynamic": "modules modules.linear_relu",
+    "qat": "modules modules.conv modules.embedding_ops modules.linear",
+    "qat.dynamic": "modules modules.linear",
+    "quantizable": "modules modules.activation modules.rnn",
+    "quantized": "modules modules.activation modules.batchnorm modules.conv modules.dropout modules.embedding_ops "
+    "modules.functional_modules modules.linear modules.normalization modules.rnn modules.utils",
+    "quantized.functional": "",
+    "quantized.dynamic": "modules modules.conv modules.linear modules.rnn",
+    "quantized.reference": "modules modules.conv modules.linear modules.rnn modules.sparse modules.utils",
+    "sparse": "",
+    "sparse.quantized": "linear utils",
+    "sparse.quantized.dynamic": "linear",
+}
+_BESIDE = {
+    "quantized": ("qfx.nn.quantized.conv", "qfx.nn.quantized.batchnorm", "qfx.compat.private.layers"),
+    "quantized.dynamic": ("qfx.compat.private.layers",),
+    "quantized.reference": ("qfx.compat.private.layers",),
+    "sparse.quantized": ("qfx.compat.private.layers",),
+    "intrinsic.qat": ("qfx.nn.intrinsic", "qfx.compat.private.layers"),
+    "intrinsic.quantized": ("qfx.nn.intrinsic",),
+    "qat": ("qfx.nn.intrinsic",),
+}
+
+# Names before ``torch.ao``: the families that lived in ``torch.nn``, and modules that have another name now.
+_ONCE_IN_NN = ("intrinsic", "qat", "quantizable", "quantized")
+_RENAMED = {"quantized.reference": "quantized._reference"}
+_OLD_QUANTIZATION = {
+    "fx.fusion_patterns": "fx.fuse_handler",
+    "fx.quantization_patterns": "fx.quantize_handler",
+    "fx.quantization_types": "utils",
+}
+
+# Modules qfx has no form of its own of: PyTorch's file is used while it ships it, and works with qfx's classes.
+KEPT = (
+    f"{QUANTIZATION}._correct_bias",
+    f"{QUANTIZATION}._equalize",
+    f"{QUANTIZATION}._learnable_fake_quantize",
+    f"{QUANTIZATION}.fx._decomposed",
+    f"{QUANTIZATION}.fx._equalize",
+    f"{QUANTIZATION}.fx._model_report",
+    "torch.quantization._numeric_suite",
+    "torch.quantization._numeric_suite_fx",
+    "torch.quantization._quantized_conversions",
+    "torch.quantization.fx._equalize",
+)
+
+# Of these, what is loaded already stays: they register operators, which can be done only once a process.
+REGISTERS = (f"{QUANTIZATION}.fx._decomposed",)
+
+# What comes with quantization of exported programs.
+LATER = (f"{QUANTIZATION}.pt2e", f"{QUANTIZATION}.quantizer", f"{QUANTIZATION}.quantize_pt2e")
+
+# Everything under these is ours while installed.
+ROOTS = (QUANTIZATION, "torch.ao.nn", "torch.quantization", *(f"torch.nn.{name}" for name in _ONCE_IN_NN))
+
+
+def sources() -> dict[str, tuple[str, ...]]:
+    """Old module -> modules of qfx with its names, first the one that is asked first; parents before children."""
+    return dict(sorted(_rows()))
+
+
+def _rows() -> Iterator[tuple[str, tuple[str, ...]]]:
+    for tail, found in _OF_QUANTIZATION.items():
+        yield f"{QUANTIZATION}.{tail}".rstrip("."), found
+        yield f"torch.quantization.{tail}".rstrip("."), found
+    for old, new in _OLD_QUANTIZATION.items():
+        yield f"torch.quantization.{old}", _OF_QUANTIZATION[new]
+    yield "torch.ao.nn", ("qfx.nn",)
+    for package, modules in _OF_NN.items():
+        found = (f"qfx.nn.{package}", *_BESIDE.get(package, ()))
+        for module in ("", *modules.split()):
+            yield f"torch.ao.nn.{package}.{module}".rstrip("."), found
+            if package.startswith(_ONCE_IN_NN):
+                yield f"torch.nn.{_RENAMED.get(package, package)}.{module}".rstrip("."), found

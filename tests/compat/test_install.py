@@ -1,0 +1,191 @@
+"""The old names are qfx's while installed, and PyTorch's again afterwards."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import qfx
+import qfx.compat
+from qfx.compat.table import sources
+
+
+@pytest.fixture
+def old_names() -> Iterator[None]:
+    qfx.compat.install()
+    yield
+    qfx.compat.uninstall()
+
+
+def _run(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-W", "error", *arguments, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.usefixtures("old_names")
+@pytest.mark.parametrize(
+    ("old", "name", "new"),
+    [
+        ("torch.ao.quantization", "QConfig", qfx.QConfig),
+        ("torch.ao.quantization", "prepare", qfx.prepare),
+        ("torch.ao.quantization.quantize_fx", "prepare_fx", qfx.prepare_fx),
+        ("torch.ao.quantization.observer", "HistogramObserver", qfx.HistogramObserver),
+        ("torch.ao.quantization.fake_quantize", "FakeQuantize", qfx.FakeQuantize),
+        ("torch.ao.quantization.qconfig_mapping", "QConfigMapping", qfx.QConfigMapping),
+        ("torch.ao.quantization.backend_config.native", "get_native_backend_config", qfx.get_native_backend_config),
+        ("torch.ao.quantization.fx.custom_config", "PrepareCustomConfig", qfx.PrepareCustomConfig),
+        ("torch.ao.quantization.fx.tracer", "QuantizationTracer", qfx.QuantizationTracer),
+        ("torch.ao.quantization.stubs", "QuantStub", qfx.QuantStub),
+        ("torch.ao.quantization.quantize_jit", "quantize_jit", qfx.quantize_jit),
+        ("torch.ao.nn.quantized", "Linear", qfx.nn.quantized.Linear),
+        ("torch.ao.nn.quantized.modules.conv", "Conv2d", qfx.nn.quantized.Conv2d),
+        ("torch.ao.nn.quantized.dynamic.modules.rnn", "LSTM", qfx.nn.quantized.dynamic.LSTM),
+        ("torch.ao.nn.intrinsic.qat.modules.conv_fused", "ConvBn2d", qfx.nn.intrinsic.qat.ConvBn2d),
+        ("torch.quantization", "QuantStub", qfx.QuantStub),
+        ("torch.quantization.quantize_fx", "convert_fx", qfx.convert_fx),
+        ("torch.nn.quantized", "FloatFunctional", qfx.nn.quantized.FloatFunctional),
+        ("torch.nn.intrinsic.modules.fused", "ConvReLU2d", qfx.nn.intrinsic.ConvReLU2d),
+    ],
+)
+def test_an_old_name_is_ours(old: str, name: str, new: Any) -> None:
+    assert getattr(importlib.import_module(old), name) is new
+
+
+@pytest.mark.usefixtures("old_names")
+def test_attributes_work_without_an_import_of_the_module() -> None:
+    assert torch.ao.quantization.qconfig.default_qconfig is qfx.default_qconfig
+    assert torch.ao.nn.quantized.dynamic.Linear is qfx.nn.quantized.dynamic.Linear
+    assert torch.quantization.observer.MinMaxObserver is qfx.MinMaxObserver
+
+
+@pytest.mark.usefixtures("old_names")
+def test_a_name_of_a_function_and_a_module_is_the_function() -> None:
+    importlib.import_module("torch.ao.quantization.fuse_modules")
+    importlib.import_module("torch.ao.quantization.quantize")
+    assert torch.ao.quantization.fuse_modules is qfx.fuse_modules
+    assert torch.ao.quantization.quantize is qfx.quantize
+
+
+@pytest.mark.usefixtures("old_names")
+@pytest.mark.parametrize(
+    "later", ["pt2e", "pt2e.prepare", "quantizer", "quantizer.x86_inductor_quantizer", "quantize_pt2e"]
+)
+def test_what_comes_later_says_so(later: str) -> None:
+    with pytest.raises(ImportError, match="is not part of qfx yet: quantization of exported programs comes later"):
+        importlib.import_module(f"torch.ao.quantization.{later}")
+
+
+@pytest.mark.usefixtures("old_names")
+def test_what_nobody_has_says_so() -> None:
+    with pytest.raises(AttributeError, match=r"qfx has no .nothing. of that module; see docs/migrating\.md"):
+        _ = torch.ao.quantization.nothing
+    with pytest.raises(ModuleNotFoundError, match=r"neither qfx nor this PyTorch has torch\.ao\.quantization\.nowhere"):
+        importlib.import_module("torch.ao.quantization.nowhere")
+
+
+@pytest.mark.usefixtures("old_names")
+def test_a_star_import_brings_the_public_names() -> None:
+    space: dict[str, Any] = {}
+    exec("from torch.ao.quantization import *", space)
+    assert space["get_default_qconfig_mapping"] is qfx.get_default_qconfig_mapping
+    assert not any(name.startswith("_") for name in space if name != "__builtins__")
+    assert "nn" not in space
+
+
+def test_everything_is_as_before_afterwards() -> None:
+    before = {name: module for name, module in sys.modules.items() if name.startswith(("torch.", "torch.ao"))}
+    finders = list(sys.meta_path)
+    attributes = dict(vars(torch.ao)), dict(vars(torch.nn))
+    qfx.compat.install()
+    qfx.compat.install()
+    assert qfx.compat.installed()
+    importlib.import_module("torch.ao.quantization._learnable_fake_quantize")
+    qfx.compat.uninstall()
+    qfx.compat.uninstall()
+    assert not qfx.compat.installed()
+    after = {name: module for name, module in sys.modules.items() if name.startswith(("torch.", "torch.ao"))}
+    assert {name: module for name, module in after.items() if before.get(name) is not module} == {}
+    assert after.keys() == before.keys()
+    assert sys.meta_path == finders
+    assert (dict(vars(torch.ao)), dict(vars(torch.nn))) == attributes
+
+
+def test_every_source_of_the_table_is_a_module() -> None:
+    for old, found in sources().items():
+        assert old.startswith("torch.")
+        for source in found:
+            assert importlib.import_module(source)
+
+
+def test_a_fresh_process_quantizes_under_the_old_names_with_warnings_as_errors() -> None:
+    said = _run(
+        """
+        import qfx.compat
+        qfx.compat.install()
+        import torch
+        from torch.ao.quantization import get_default_qconfig_mapping
+        from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+        import torch.ao.nn.quantized as nnq
+        x = torch.randn(8, 4)
+        prepared = prepare_fx(torch.nn.Sequential(torch.nn.Linear(4, 4)).eval(), get_default_qconfig_mapping(), (x,))
+        prepared(x)
+        print(type(getattr(convert_fx(prepared), "0")) is nnq.Linear)
+        """
+    )
+    assert said.strip() == "True"
+
+
+def test_the_originals_need_not_exist() -> None:
+    said = _run(
+        """
+        import sys
+        import torch
+        gone = ("torch.ao", "torch.quantization", "torch.nn.quantized", "torch.nn.intrinsic", "torch.nn.qat",
+                "torch.nn.quantizable")
+        below = lambda name: any(name == each or name.startswith(each + ".") for each in gone)
+        for name in [name for name in sys.modules if below(name)]:
+            del sys.modules[name]
+        for owner, name in ((torch, "ao"), (torch, "quantization"), (torch.nn, "quantized")):
+            owner.__dict__.pop(name, None)
+
+        class Gone:
+            def find_spec(self, fullname, path=None, target=None):
+                if below(fullname):
+                    raise ModuleNotFoundError(f"no {fullname}", name=fullname)
+
+        sys.meta_path.insert(0, Gone())
+        import qfx.compat
+        qfx.compat.install()
+        from torch.ao.quantization import QConfig
+        import torch.ao.nn.quantized.dynamic
+        import torch.quantization.quantize_fx
+        print(QConfig.__module__, torch.ao.nn.quantized.dynamic.LSTM.__module__)
+        """
+    )
+    assert said.split() == ["qfx.config.qconfig", "qfx.nn.quantized.dynamic.rnn"]
+
+
+def test_a_script_runs_unedited(tmp_path: Path) -> None:
+    script = tmp_path / "old.py"
+    script.write_text(
+        "import sys\nfrom torch.ao.quantization import QConfig\nprint(QConfig.__module__, __name__, sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-m", "qfx.compat", str(script), "a", "--b"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "qfx.config.qconfig __main__ ['a', '--b']"
+
+
+def test_without_a_script_the_usage_is_printed() -> None:
+    done = subprocess.run([sys.executable, "-m", "qfx.compat"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: python -m qfx.compat")

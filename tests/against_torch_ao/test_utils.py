@@ -13,6 +13,7 @@ from torch import fx, nn
 
 import qfx
 from qfx import config, utilities
+from qfx.config import private_names as private_names_of_configurations
 from qfx.utilities import private_names
 
 with warnings.catch_warnings():
@@ -120,7 +121,7 @@ def test_nodes() -> None:
 @pytest.mark.parametrize("is_qat", [False, True])
 def test_symmetric_mappings(is_qat: bool) -> None:
     name = f"_get_symmetric_qnnpack{'_qat' if is_qat else ''}_qconfig_mapping"
-    mine = getattr(config.private_names, name)()
+    mine = getattr(private_names_of_configurations, name)()
     other = getattr(their_mappings, name)()
     assert list(mine.object_type_qconfigs) == list(other.object_type_qconfigs)
     for key, qconfig in (("global", other.global_qconfig), *other.object_type_qconfigs.items()):
@@ -130,7 +131,7 @@ def test_symmetric_mappings(is_qat: bool) -> None:
 
 
 def test_private_names_of_configurations() -> None:
-    names = config.private_names
+    names = private_names_of_configurations
     assert their_mappings._QCONFIG_STYLE_ORDER == names._QCONFIG_STYLE_ORDER
     for name in names.__all__:
         other = getattr(their_qconfigs, name, None) or getattr(their_mappings, name, None)

@@ -71,6 +71,25 @@ def batched(result: str, *, linear: bool = True) -> Guard:
     return batched_
 
 
+def not_broadcast(part: str) -> Guard:
+    """Guard: the sum a pattern ends with is as large as one of its parts; kernels add where that part lies.
+
+    Args:
+        part: name of the part, a quantize or its node.
+    """
+
+    def not_broadcast_(m: Match) -> bool | Reject:
+        found = getattr(m, part)
+        value = getattr(found, "node", found)
+        shape, total = (seen_shape(m.view, each) for each in (value, m.out.node))
+        if shape and shape == total:
+            return True
+        said = f"a part of the sum in {m.op.node} has shape {shape}, the sum {total}; the kernel does not broadcast"
+        return Reject(said, m.op.node)
+
+    return not_broadcast_
+
+
 def constant(value: Any) -> Any:
     """The tensor of a parameter, detached; None for none."""
     return value.tensor.detach() if isinstance(value, Param) else None

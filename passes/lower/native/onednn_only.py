@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from qfx import ops
 from qfx.kernels.engines import limits
 from qfx.kernels.kernel import Kernel, KernelSite
 from qfx.kernels.weighted import WEIGHTED as KERNELS
@@ -18,7 +17,7 @@ from qfx.nn import intrinsic
 from qfx.nn.intrinsic import quantized as fused
 from qfx.passes.lower.codes import bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.native.weighted import ADDED, clamp_codes, module_parts, module_site
-from qfx.passes.lower.site import batched
+from qfx.passes.lower.site import batched, not_broadcast
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
 from qfx.patterns import Match, Pattern
@@ -51,22 +50,16 @@ def _onednn_takes(m: Match) -> bool | Reject:
     return True if refused is None else Reject(refused.reason, m.op.node)
 
 
-def same_shape(m: Match) -> bool | Reject:
-    """The addition must not broadcast: onednn adds into memory as large as the layer's result."""
-    gm: Any = m.view.gm
-    reading = m.view.read(m.y) if isinstance(m.y, Node) else None
-    other = reading.node.args[0] if reading is not None and reading.op is ops.quantize else None
-    known = gm.plan["shapes"]
-    added, total = known.get(getattr(other, "name", None)), known.get(m.out.node.args[0].name)
-    if added and added == total:
-        return True
-    return Reject(f"what is added to {m.op.node} has shape {added}, the sum {total}", m.op.node)
-
-
 def _rule(cls: type[nn.Module]) -> Rule:
     two = cls in ADDED
     shape: Pattern = (module_of_two if two else module)(opaque(cls))
-    guards = (per_tensor_output, constant_clamps, batched("out"), _onednn_takes, *((same_shape,) if two else ()))
+    guards = (
+        per_tensor_output,
+        constant_clamps,
+        batched("out"),
+        _onednn_takes,
+        *((not_broadcast("y"),) if two else ()),
+    )
 
     @rule(shape, where=guards)
     def lower_onednn_only(m: Match, g: Rewriter) -> Node:

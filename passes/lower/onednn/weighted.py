@@ -15,10 +15,8 @@ from qfx.kernels.onednn.kernels import WEIGHTED as KERNELS
 from qfx.nn import intrinsic
 from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
-from qfx.passes.lower.native.onednn_only import same_shape
 from qfx.passes.lower.native.weighted import ADDED, FUSED, MODULES, function_site, module_parts, module_site
-from qfx.passes.lower.roles import seen_shape
-from qfx.passes.lower.site import batched, constant
+from qfx.passes.lower.site import batched, constant, not_broadcast
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
 from qfx.patterns import Match, Pattern
@@ -94,14 +92,6 @@ def _alone(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
 
 
 # -- with the addition that follows --------------------------------------------------------------------------------
-def _same_shapes(m: Match) -> bool | Reject:
-    """The addition must not broadcast the layer's result: its sum lies where that result would."""
-    layer, total = (seen_shape(m.view, value.node) for value in (m.inside, m.out))
-    if layer and layer == total:
-        return True
-    return Reject(f"the shape of {m.op.node} is {layer}, that of {m.sum.node} {total}", m.sum.node)
-
-
 def _only_relu(m: Match) -> bool | Reject:
     """onednn's sum is followed by relu or by nothing; what else saturation does not give is left to another rule."""
     rest = bounds(m).beyond(*output(m))
@@ -109,7 +99,7 @@ def _only_relu(m: Match) -> bool | Reject:
 
 
 def _with_add(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
-    shaped = (batched("inside", linear=False), _same_shapes)
+    shaped = (batched("inside", linear=False), not_broadcast("inside"))
     guards = (per_tensor_output, constant_clamps, *shaped, _supported(site_of, add=True), _only_relu)
 
     @rule(pattern, where=guards)
@@ -120,7 +110,8 @@ def _with_add(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
         packed = g.packed(kernel.pack(site, *weight_of(m)))
         how = {"relu": True} if bounds(m).beyond(*output(m)).low is not None else {}
         layer, other = (m.x, m.x_scale, m.x_zero_point, packed), (m.y, m.y_scale, m.y_zero)
-        return g.integer(g.call(kernel.with_add, *layer, *other, m.scale, m.zero_point, **how), f"{kernel.name}_add")
+        y = g.call(kernel.with_add, *layer, *other, m.scale, m.zero_point, **how)
+        return g.integer(y, f"{kernel.name}_add")
 
     return lower_weighted_add
 
@@ -137,7 +128,7 @@ def _relu_or_nothing(m: Match) -> bool | Reject:
 
 
 def _fused_addition(cls: type[nn.Module]) -> Rule:
-    shaped = (batched("out", linear=False), same_shape)
+    shaped = (batched("out", linear=False), not_broadcast("y"))
     guards = (per_tensor_output, constant_clamps, *shaped, _supported(module_site, add=True), _relu_or_nothing)
 
     @rule(shapes.module_of_two(opaque(cls)), where=guards)
@@ -148,7 +139,8 @@ def _fused_addition(cls: type[nn.Module]) -> Rule:
         packed = g.packed(kernel.pack(site, *_module_weight(m)))
         how = {"relu": True} if _relu_of(m).low is not None else {}
         layer, other = (m.x, m.x_scale, m.x_zero_point, packed), (m.y, m.y_scale, m.y_zero)
-        return g.integer(g.call(kernel.with_add, *layer, *other, m.scale, m.zero_point, **how), f"{kernel.name}_add")
+        y = g.call(kernel.with_add, *layer, *other, m.scale, m.zero_point, **how)
+        return g.integer(y, f"{kernel.name}_add")
 
     return lower_fused_addition
 

@@ -16,6 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+_LARGE = 2**18
+"""Elements from which on a view of the storage beats torch's own clamp."""
+
 _STORED = {torch.quint8: torch.uint8, torch.qint8: torch.int8, torch.qint32: torch.int32}
 
 
@@ -53,14 +56,24 @@ def clamp(
 
 @torch.jit.unused
 def _clamped_eagerly(q: Tensor, low: float | None, high: float | None, most: int | None, reuse: bool) -> Tensor:
-    parameters = (q.q_scale(), q.q_zero_point(), q.dtype)
-    lowest = None if low is None else _known_code(low, *parameters)
-    highest = _least(None if high is None else _known_code(high, *parameters), most)
-    if not reuse or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    scale, zero_point, dtype = q.q_scale(), q.q_zero_point(), q.dtype
+    lowest = None if low is None else _known_code(low, scale, zero_point, dtype)
+    highest = _least(None if high is None else _known_code(high, scale, zero_point, dtype), most)
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
         return _clamped(q, lowest, highest, reuse)
-    # The quickest way. A compiler would see that nobody reads the view, and drop it.
-    codes = torch.empty(0, dtype=_STORED[q.dtype])
-    codes.set_(q.untyped_storage(), q.storage_offset(), q.size(), q.stride())
+    count = q.numel()
+    if count < _LARGE and torch.backends.quantized.engine != "qnnpack":
+        # The quickest way for these. Torch rounds the numbers to the same codes again.
+        least = None if lowest is None else (lowest - zero_point) * scale
+        return torch.clamp(q, least, None if highest is None else (highest - zero_point) * scale)
+    if not reuse:
+        return _clamped(q, lowest, highest, reuse)
+    # The quickest way for large ones. A compiler would see that nobody reads the view, and drop it.
+    codes, storage = torch.empty(0, dtype=_STORED[dtype]), q.untyped_storage()
+    if storage.nbytes() == count * q.element_size():
+        codes.set_(storage, 0, (count,), (1,))  # all of it, so the order does not matter
+    else:
+        codes.set_(storage, q.storage_offset(), q.size(), q.stride())
     codes.clamp_(lowest, highest)
     return q
 

@@ -54,12 +54,13 @@ def right(q: torch.Tensor, low: float | None, high: float | None, most: int | No
 
 
 @IGNORE
-@pytest.mark.parametrize("scripted", [False, True])
+@pytest.mark.parametrize("how", ["small", "large", "scripted"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_clamps_are_exact(engine: str, layout: str, scripted: bool) -> None:
+def test_clamps_are_exact(engine: str, layout: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.backends.quantized.engine = engine
-    clamp: Any = torch.jit.script(codes.clamp) if scripted else codes.clamp
+    monkeypatch.setattr(codes, "_LARGE", 0 if how == "large" else 2**18)
+    clamp: Any = torch.jit.script(codes.clamp) if how == "scripted" else codes.clamp
     for low, high, most in BOUNDS:
         q = LAYOUTS[layout](quantized(2, 5, 6, 7))
         before, expected = q.int_repr().clone(), right(q, low, high, most)
@@ -74,9 +75,15 @@ def test_clamps_are_exact(engine: str, layout: str, scripted: bool) -> None:
 
 
 def test_memory_is_reused_only_where_nobody_else_reads_it() -> None:
-    q = quantized(2, 5, 6, 7)
-    assert codes.clamp(q, high=0.3, reuse=True).data_ptr() == q.data_ptr()
+    q = quantized(2, 5, 1200, 70)
+    whole, part = q.int_repr(), q[:, :, :600]
     assert codes.clamp(q, high=0.3).data_ptr() != q.data_ptr()
+    assert torch.equal(q.int_repr(), whole)
+    # A part of a storage leaves the rest of it alone.
+    assert codes.clamp(part, most=70, reuse=True).data_ptr() == q.data_ptr()
+    assert torch.equal(q[:, :, 600:].int_repr(), whole[:, :, 600:])
+    assert torch.equal(part.int_repr(), whole[:, :, :600].clamp(max=70))
+    assert codes.clamp(q, high=0.3, reuse=True).data_ptr() == q.data_ptr()
     plain = torch.arange(256, dtype=torch.uint8)
     assert codes.clamp(plain, most=127).max() == 127
     assert plain.max() == 255
@@ -89,6 +96,7 @@ def test_memory_is_reused_only_where_nobody_else_reads_it() -> None:
 def test_a_bound_is_rounded_as_the_reference_graph_rounds_it(
     scale: float, zero_point: int, bound: float, half: bool
 ) -> None:
+    """Which torch's own clamp does not, at ties."""
     scale = float(torch.tensor(scale))
     bound = scale * (round(bound) + 0.5) if half else bound  # ties are where kernels differ
     q = torch._make_per_tensor_quantized_tensor(torch.arange(256, dtype=torch.uint8), scale, zero_point)

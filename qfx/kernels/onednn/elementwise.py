@@ -37,6 +37,7 @@ def add(
     zero_point: Number,
     low: float | None = None,
     high: float | None = None,
+    most: int | None = None,
 ) -> Tensor:
     """Add codes in 32-bit fixed point, ties upwards.
 
@@ -45,10 +46,11 @@ def add(
         x_scale, x_zero_point, y_scale, y_zero_point: their parameters.
         scale, zero_point: of the result.
         low, high: bounds of the result in real numbers.
+        most: the largest code of the result; None (default) for 255.
     """
     xz, yz = int(x_zero_point), int(y_zero_point)
     a, b, shift = add_factors(float(x_scale), float(y_scale), float(scale))
-    lowest, highest = code_bounds(scale, zero_point, low, high)
+    lowest, highest = code_bounds(scale, zero_point, low, high, most)
     offset = (int(zero_point) << shift) - a * xz - b * yz + ((1 << shift) >> 1)
     total = torch.add(x.to(torch.int32).mul_(a).add_(offset), y.to(torch.int32), alpha=b)
     return total.bitwise_right_shift_(shift).clamp_(lowest, highest).to(torch.uint8)
@@ -65,22 +67,25 @@ def mul(
     zero_point: Number,
     low: float | None = None,
     high: float | None = None,
+    most: int | None = None,
 ) -> Tensor:
     """Multiply codes: an exact integer product, one multiplication in float32, ties to the even code.
 
     Args: as `add`.
     """
     factor = torch.tensor(float(x_scale) * float(y_scale) / float(scale), dtype=torch.float32)
-    lowest, highest = code_bounds(scale, zero_point, low, high)
+    lowest, highest = code_bounds(scale, zero_point, low, high, most)
     product = x.to(torch.int32).sub_(int(x_zero_point)) * y.to(torch.int32).sub_(int(y_zero_point))
     return product.mul(factor).add_(int(zero_point)).round_().clamp_(lowest, highest).to(torch.uint8)
 
 
-def code_bounds(scale: Number, zero_point: Number, low: float | None, high: float | None) -> tuple[int, int]:
+def code_bounds(
+    scale: Number, zero_point: Number, low: float | None, high: float | None, most: int | None = None
+) -> tuple[int, int]:
     """The smallest and the largest code of a clamped result."""
     ends = torch.tensor([-math.inf if low is None else low, math.inf if high is None else high])
     found = quantize(ends, scale, zero_point)
-    return int(found[0]), int(found[1])
+    return int(found[0]), int(found[1]) if most is None else min(most, int(found[1]))
 
 
 def clamp(x: Tensor, scale: Number, zero_point: Number, low: float | None = None, high: float | None = None) -> Tensor:

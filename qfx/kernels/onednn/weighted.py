@@ -25,6 +25,14 @@ def _post(low: float | None, high: float | None) -> tuple[str, list[float]]:
     return "hardtanh", [-_ANY if low is None else low, _ANY if high is None else high]
 
 
+def _upper(high: float | None, most: int | None, scale: Number, zero_point: Number) -> float | None:
+    """The lower one of a bound in real numbers and one in codes."""
+    if most is None:
+        return high
+    top = (most - int(zero_point)) * float(scale)
+    return top if high is None else min(top, high)
+
+
 def conv(
     x: Tensor,
     x_scale: Number,
@@ -34,6 +42,7 @@ def conv(
     zero_point: Number,
     low: float | None = None,
     high: float | None = None,
+    most: int | None = None,
 ) -> Tensor:
     """Convolve codes; the result is ``torch.uint8``, channels last.
 
@@ -44,12 +53,14 @@ def conv(
         scale, zero_point: of the result.
         low, high: bounds of the result in real numbers, inside the kernel: kernels saturate at 0..255 only, so 7-bit
             activations need their upper bound here. In three dimensions onednn takes none.
+        most: the largest code of the result, in any number of dimensions; None (default) for 255.
     """
     if x.dim() == packed.rank - 1:
-        return conv(x.unsqueeze(0), x_scale, x_zero_point, packed, scale, zero_point, low, high).squeeze(0)
+        return conv(x.unsqueeze(0), x_scale, x_zero_point, packed, scale, zero_point, low, high, most).squeeze(0)
     _check(x, packed)
     xs, xz = float(x_scale), int(x_zero_point)
-    post, numbers = _post(low, high)
+    inside = None if packed.kind == "conv3d" else most
+    post, numbers = _post(low, _upper(high, inside, scale, zero_point))
     y: Tensor = _CONV(
         x.unsqueeze(2) if packed.kind == "conv1d" else x,
         xs,
@@ -69,6 +80,8 @@ def conv(
         numbers,
         "",
     )
+    if most is not None and inside is None:
+        y = y.clamp_(max=most)
     return y.squeeze(2) if packed.kind == "conv1d" else y
 
 
@@ -83,6 +96,7 @@ def conv_add(
     scale: Number,
     zero_point: Number,
     relu: bool = False,
+    most: int | None = None,
 ) -> Tensor:
     """Convolve codes in two dimensions and add other codes, without rounding in between; then, perhaps, relu.
 
@@ -91,11 +105,11 @@ def conv_add(
         other: codes that broadcast to the result's shape; not written to.
         other_scale, other_zero_point: of `other`.
         relu: no code below the zero point.
+        most: the largest code of the result; None (default) for 255.
     """
     if x.dim() == packed.rank - 1:
-        batch = conv_add(
-            x.unsqueeze(0), x_scale, x_zero_point, packed, other, other_scale, other_zero_point, scale, zero_point, relu
-        )
+        added = (other, other_scale, other_zero_point)
+        batch = conv_add(x.unsqueeze(0), x_scale, x_zero_point, packed, *added, scale, zero_point, relu, most)
         return batch.squeeze(0)
     _check(x, packed)
     xs, xz = float(x_scale), int(x_zero_point)
@@ -125,7 +139,7 @@ def conv_add(
         [],
         "",
     )
-    return y
+    return y if most is None else y.clamp_(max=most)
 
 
 def _check(x: Tensor, packed: PackedOnednn) -> None:
@@ -151,6 +165,7 @@ def linear(
     zero_point: Number,
     low: float | None = None,
     high: float | None = None,
+    most: int | None = None,
 ) -> Tensor:
     """Multiply codes ``(..., in)`` by a weight ``(out, in)``; the result is ``torch.uint8``, ``(..., out)``.
 
@@ -159,7 +174,7 @@ def linear(
     if x.numel() == 0:
         return x.new_empty((*x.shape[:-1], packed.out_channels))
     xs, xz = float(x_scale), int(x_zero_point)
-    post, numbers = _post(low, high)
+    post, numbers = _post(low, _upper(high, most, scale, zero_point))
     y: Tensor = _LINEAR(
         x,
         xs,
@@ -189,6 +204,7 @@ def linear_add(
     scale: Number,
     zero_point: Number,
     relu: bool = False,
+    most: int | None = None,
 ) -> Tensor:
     """Multiply codes by a weight and add other codes, without rounding in between; see `conv_add`."""
     if x.numel() == 0:
@@ -214,4 +230,4 @@ def linear_add(
         [],
         "",
     )
-    return y
+    return y if most is None else y.clamp_(max=most)

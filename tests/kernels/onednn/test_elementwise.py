@@ -60,6 +60,15 @@ def test_bounds_are_codes_of_the_result() -> None:
     assert onednn.clamp(x, 0.1, 100, high=0.5).max() == 105
 
 
+def test_the_largest_code_of_a_result() -> None:
+    x, y = (torch.arange(256, dtype=torch.uint8).reshape(shape) for shape in ((-1, 1), (1, -1)))
+    for op in (onednn.add, onednn.mul):
+        arguments = (x, 0.1, 60, y, 0.2, 50, 0.3, 40)
+        assert torch.equal(op(*arguments, most=127), op(*arguments).clamp(max=127))
+        assert torch.equal(op(*arguments, high=9.0, most=127), op(*arguments, high=9.0))
+        assert torch.equal(op(*arguments, high=90.0, most=127), op(*arguments, most=127))
+
+
 def test_operands_broadcast_and_are_not_written_to() -> None:
     x, y = (
         torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8),

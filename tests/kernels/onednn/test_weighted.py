@@ -129,6 +129,32 @@ def test_what_is_added_may_broadcast() -> None:
     assert torch.equal(onednn.conv_add(x, *X.scalars(), packed, other, *OTHER.scalars(), *OUT.scalars()), wide)
 
 
+@pytest.mark.parametrize("dims", [0, 1, 2, 3])
+def test_the_largest_code_of_a_result(dims: int) -> None:
+    """Inside the kernel or after it: a batch, a sample, behind an addition, with a bound in real numbers as well."""
+    for seed in range(10):
+        spec, _ = layer(random.Random(seed), dims, per_channel=True)
+        packed, channels = spec.pack(), spec.weight.shape[1] * spec.groups
+        x = codes(2, channels, *[7] * dims)
+        call, add = (onednn.conv, onednn.conv_add) if dims else (onednn.linear, onednn.linear_add)
+        free = call(x, *X.scalars(), packed, *OUT.scalars())
+        assert torch.equal(call(x, *X.scalars(), packed, *OUT.scalars(), most=110), free.clamp(max=110))
+        assert torch.equal(call(x[0], *X.scalars(), packed, *OUT.scalars(), most=110), free[0].clamp(max=110))
+        if dims == 3:
+            continue  # onednn has neither there
+        for high in (2.0, 9.0):
+            bounded = call(x, *X.scalars(), packed, *OUT.scalars(), high=high)
+            both = call(x, *X.scalars(), packed, *OUT.scalars(), high=high, most=110)
+            assert torch.equal(both, bounded.clamp(max=110))
+        if dims != 1:
+            other = codes(*free.shape, highest=255)
+            arguments = (*X.scalars(), packed, other, *OTHER.scalars(), *OUT.scalars())
+            whole = add(x, *arguments)
+            assert torch.equal(add(x, *arguments, most=110), whole.clamp(max=110))
+            sample = (x[0], *X.scalars(), packed, other[0], *OTHER.scalars(), *OUT.scalars())
+            assert torch.equal(add(*sample, most=110), whole[0].clamp(max=110))
+
+
 def test_an_empty_batch_has_an_empty_result() -> None:
     packed = onednn.OnednnSpec("linear", torch.ones(5, 3, dtype=torch.int8), torch.tensor([0.1])).pack()
     found = onednn.linear(torch.empty(0, 3, dtype=torch.uint8), *X.scalars(), packed, *OUT.scalars())

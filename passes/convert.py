@@ -19,10 +19,12 @@ from qfx.graph.copying import copied_tensor
 from qfx.graph.provenance import module_path
 from qfx.nn.quantized import reference
 from qfx.observers.base import SAW_INTEGERS
+from qfx.observers.extremes import largest_seen
 from qfx.observers.together import Answer, answers_together
 from qfx.passes.blanks import Blanks
 from qfx.passes.observe import KEY, seen_shape, watching
 from qfx.passes.pipeline import Context
+from qfx.passes.reach import Scale, keep_within
 from qfx.passes.train import drop_switched_off, trained_as_float
 from qfx.passes.weights import along_output_channels
 from qfx.qparams import QParams
@@ -65,8 +67,9 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     layers = _layers(context, instances)
     solved = _Solved([_ready(context, node) for node in observed] + [layer.observer for layer in layers])
     names = _Names(context)
+    scales: dict[Node, Scale] = {}
     for node, observer in zip(observed, solved.observers, strict=False):
-        _replace(context, node, observer, solved, names, found)
+        _replace(context, node, observer, solved, names, found, scales)
     paths: dict[int, list[str]] = {}
     for path, module in gm.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), []).append(path)
@@ -76,6 +79,7 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
             context.view.forget(root)  # another module stands there now
             _note_constant(found, root.name, f"{layer.path}.weight", solved.problems(layer.observer))
         _reference(context, layer, solved.of(layer.observer), paths[id(layer.called)], copies)
+    keep_within(context, scales, frozenset(name for name, instance in instances.items() if instance["weighted"]))
     return found
 
 
@@ -169,7 +173,15 @@ def _ready(context: Context, node: Node) -> Any:
     return observer
 
 
-def _replace(context: Context, node: Node, observer: Any, solved: _Solved, names: _Names, found: Converted) -> None:
+def _replace(
+    context: Context,
+    node: Node,
+    observer: Any,
+    solved: _Solved,
+    names: _Names,
+    found: Converted,
+    scales: dict[Node, Scale],
+) -> None:
     g, value = context.rewriter, node.args[0]
     assert isinstance(value, Node)
     found.shapes[value.name], float32 = solved.seen(observer)
@@ -202,6 +214,8 @@ def _replace(context: Context, node: Node, observer: Any, solved: _Solved, names
                 _constant(context, zero_name, zero_point.reshape(())),
             ]
             quantized = g.call(torch.quantize_per_tensor, value, *arguments, qparams.dtype)
+            if dtypes.code_range(observer.dtype) == (0, 255) and not isinstance(context.view.value(value), Param):
+                scales[quantized] = _scale(observer, qparams)
         back = g.method("dequantize", quantized)
     _splice(context, node, back)
 
@@ -221,6 +235,13 @@ def _unquantizable(observer: Any, solved: _Solved) -> str:
             "prepare_fx one in its place in example_inputs, else calibrate with floats"
         )
     return ""
+
+
+def _scale(observer: Any, qparams: QParams) -> Scale:
+    inner = watching(observer)
+    ends = (getattr(each, "quant_max", None) for each in (observer, inner))
+    most = min((end for end in ends if end is not None), default=255)
+    return Scale(float(qparams.scale), int(qparams.zero_point), largest_seen(inner), most)
 
 
 def _constant(context: Context, name: str, value: Any) -> Node:

@@ -17,6 +17,7 @@ from qfx.errors import RuleError
 from qfx.graph import GraphView, Param, Reading, get_attribute, parent_of, set_attribute
 from qfx.graph.nodes import make_node
 from qfx.graph.provenance import KEY, merged
+from qfx.kernels.sums import Sums
 from qfx.ops import Op
 from qfx.passes.emit import call_arguments, module_like
 from qfx.patterns import Match
@@ -28,8 +29,11 @@ _BOUNDARY = frozenset({ops.quantize, ops.dequantize})
 KERNEL_KEY = "qfx_kernel"
 """Metadata of a node that computes on codes: its kernel, in words."""
 
+SUMS_KEY = "qfx_sums"
+"""Metadata of such a node that multiplies: how its kernel adds products (`qfx.kernels.sums`)."""
+
 # Says what one node is; a node that takes its place is something else.
-_OF_ONE_NODE = frozenset({KEY, "qfx_observes", KERNEL_KEY, "qfx_rule"})
+_OF_ONE_NODE = frozenset({KEY, "qfx_observes", KERNEL_KEY, SUMS_KEY, "qfx_rule"})
 
 
 @dataclass(eq=False, slots=True)
@@ -110,9 +114,17 @@ class Rewriter:
             "call_module", path, self._written(inputs), {k: self._written(v) for k, v in kwargs.items()}
         )
 
-    def integer(self, node: Node, kernel: str) -> Node:
-        """Say that `node` computes on codes, by a kernel of this name, which ``explain`` reports; returns `node`."""
+    def integer(self, node: Node, kernel: str, sums: Sums | None = None) -> Node:
+        """Say that `node` computes on codes, by a kernel of this name, which ``explain`` reports; returns `node`.
+
+        Args:
+            node: the call.
+            kernel: the name.
+            sums: how the kernel adds products; None (default) if it has no weight, or who knows.
+        """
         node.meta[KERNEL_KEY] = kernel
+        if sums is not None:
+            node.meta[SUMS_KEY] = sums
         return node
 
     def same(self, like: Reading, instead: dict[Any, Any]) -> Node:

@@ -27,8 +27,10 @@ def seen_shape(view: GraphView, value: object) -> list[int]:
 
     Args:
         view: the graph.
-        value: a node of the reference graph, or the quantize of one.
+        value: a node of the reference graph, or the quantize of one, clamped or not.
     """
+    if isinstance(value, Node) and view.read(value).op is ops.clamp_codes:
+        value = value.args[0]
     if isinstance(value, Node) and view.read(value).op is ops.quantize:
         value = value.args[0]
     plan = getattr(view.gm, "plan", {})

@@ -18,7 +18,6 @@ from qfx.config import (
     FuseCustomConfig,
     PrepareCustomConfig,
     QConfigMapping,
-    observer_facts,
 )
 from qfx.config.backend_config.moves import get_default_backend_config
 from qfx.errors import ConfigError, ModelStateError
@@ -246,7 +245,6 @@ def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
                 "qconfig": instance.qconfig,
                 "why": instance.why,
                 "pattern": instance.pattern,
-                "codes": _codes(instance.qconfig),
                 "origins": tuple(origin.name for origin in merged(instance.nodes)),
             }
     assert sites.solution is not None
@@ -254,11 +252,6 @@ def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
     reasons = {name: left.why for name, left in found.left.items()}
     downgrades = [name for name, left in found.left.items() if left.downgrade is not None]
     return {"instances": instances, "float": reasons, "downgrades": downgrades, "groups": groups}
-
-
-def _codes(qconfig: Any) -> tuple[int | None, int | None]:
-    facts = observer_facts(qconfig.activation)
-    return facts.quant_min, facts.quant_max
 
 
 def _refuse_unbuilt(custom: PrepareCustomConfig, equalization: Any) -> None:

@@ -17,6 +17,7 @@ from functools import lru_cache
 import torch
 
 from qfx.errors import KernelError
+from qfx.kernels.reference.overflow import SAFE_CODE
 from qfx.reject import Reject
 
 ENGINES = ("onednn", "fbgemm", "qnnpack")
@@ -34,7 +35,7 @@ class LayerFacts:
         kernel, stride, padding, dilation, output_padding: one number per spatial dimension; ``()`` for linear.
         per_channel: whether the weight has one scale per output channel.
         symmetric_weight: whether the weight's zero points are all 0 (default).
-        act_codes: the codes activations take, ``(0, 127)`` for 7 bits; all 8 by default.
+        act_codes: the codes activations take inside the observed range, ``(0, 127)`` for 7 bits; all 8 by default.
     """
 
     op: str
@@ -74,6 +75,25 @@ class LayerFacts:
     def same_padded(self) -> bool:
         """Whether the padding is half the kernel and nothing is dilated: the only layout fbgemm's fast kernels take."""
         return all(p == k // 2 for p, k in zip(self.padding, self.kernel, strict=True)) and set(self.dilation) <= {1}
+
+    @property
+    def fbgemm_depthwise(self) -> bool:
+        """Whether fbgemm runs this by its depthwise kernels, which add products in 16-bit pairs on every CPU."""
+        return (
+            self.op in ("conv2d", "conv3d")
+            and self.group_in == 1
+            and self.group_out in (1, 2)
+            and self.groups % 8 == 0
+            and self.same_padded
+            and set(self.stride) <= {1, 2}
+            and set(self.kernel) <= {3, 5, 7}
+            and self.kernel[-1] == self.kernel[-2]
+        )
+
+    @property
+    def pairs_fit(self) -> bool:
+        """Whether 16-bit sums hold the products of two activations inside the observed range, whatever the weights."""
+        return self.act_codes[1] <= SAFE_CODE
 
     @property
     def padding_fills_kernel(self) -> bool:
@@ -140,7 +160,13 @@ LIMITS: tuple[Limit, ...] = (
     ),
 )
 
+_SATURATES = (
+    "fbgemm's kernels for groups of one channel add products in 16 bits on every CPU, and 8-bit activations exceed them"
+)
+
 RULES: tuple[EngineRule, ...] = (
+    EngineRule("onednn", lambda f, wide: f.fbgemm_depthwise and not f.pairs_fit, _SATURATES),
+    EngineRule("qnnpack", lambda f, wide: f.fbgemm_depthwise and not f.pairs_fit, _SATURATES),
     EngineRule(
         "fbgemm",
         lambda f, wide: f.op == "linear",
@@ -180,7 +206,7 @@ RULES: tuple[EngineRule, ...] = (
         "onednn",
         lambda f, wide: f.depthwise,
         "onednn takes every depthwise layer well; fbgemm's own kernels need padding of half the kernel (without it: "
-        "48 ms where onednn takes 0.4) and saturate 8-bit products on every CPU",
+        "48 ms where onednn takes 0.4)",
     ),
     EngineRule(
         "onednn",

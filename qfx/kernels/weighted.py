@@ -13,6 +13,7 @@ from qfx.kernels import reference
 from qfx.kernels.engines import EngineChoice, LayerFacts, engine_for
 from qfx.kernels.kernel import Kernel, KernelSite
 from qfx.kernels.packing import PackedSpec
+from qfx.kernels.sums import Sums, sums
 from qfx.reject import Reject
 
 _Q = torch.ops.quantized
@@ -40,6 +41,13 @@ class WeightedKernel(Kernel):
             return refused
         choice = self.engine(site)
         return choice if isinstance(choice, Reject) else None
+
+    def sums(self, site: KernelSite) -> Sums:
+        """How products are added at a place the kernel supports."""
+        choice, layer = self.engine(site), site.layer
+        assert isinstance(choice, EngineChoice)
+        assert layer is not None
+        return sums(choice.engine, layer)
 
     def pack(self, site: KernelSite, weight: Tensor, bias: Tensor | None) -> PackedSpec:
         """What the packed weight is made from, for a place the kernel supports.
@@ -69,7 +77,13 @@ class WeightedKernel(Kernel):
 
 
 def layer_facts(
-    op: str, shape: tuple[int, ...], attrs: Mapping[str, Any], *, per_channel: bool, symmetric: bool
+    op: str,
+    shape: tuple[int, ...],
+    attrs: Mapping[str, Any],
+    *,
+    per_channel: bool,
+    symmetric: bool,
+    most: int = 255,
 ) -> LayerFacts | None:
     """What the engine table is told of a layer; None where its padding is not the same on both sides.
 
@@ -79,10 +93,12 @@ def layer_facts(
         attrs: stride, padding (numbers, ``"same"`` or ``"valid"``), dilation, groups, for a convolution.
         per_channel: one scale an output channel.
         symmetric: every zero point of the weight is 0.
+        most: the largest code activations take inside the observed range.
     """
+    codes = (0, most)
     if op == "linear":
         out, into = shape
-        return LayerFacts(op, into, out, per_channel=per_channel, symmetric_weight=symmetric)
+        return LayerFacts(op, into, out, per_channel=per_channel, symmetric_weight=symmetric, act_codes=codes)
     padding = _numeric_padding(attrs, shape[2:])
     if padding is None:
         return None
@@ -99,6 +115,7 @@ def layer_facts(
         output_padding=tuple(attrs.get("output_padding", ())),
         per_channel=per_channel,
         symmetric_weight=symmetric,
+        act_codes=codes,
     )
 
 

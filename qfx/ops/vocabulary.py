@@ -211,6 +211,9 @@ dequantize = _op(
     recomputable=True,
 )
 observe = _op("observe", "x", _free("observer"))
+clamp_codes = _op(
+    "clamp_codes", "x", _free(low=None, high=None, most=None, reuse=False), recomputable=True, qparams=SAME
+)
 
 
 def lookup(name: str) -> Op:

@@ -9,17 +9,21 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from qfx import ops
 from qfx.errors import ConfigError
 from qfx.graph import GraphView
 from qfx.graph.kept import KeptGraphModule
 from qfx.graph.provenance import origins
 from qfx.kernels.reference import overflow_risk
 from qfx.passes.observe import seen_shapes
+from qfx.passes.reach import reach_of
+from qfx.passes.rewriter import KERNEL_KEY, SUMS_KEY
 from qfx.report.macs import count
 
+Overflow = Literal["", "inside", "beyond"]
 Status = Literal["integer", "boundary", "float", "observed", "input", "output"]
 
-_RULE, _KERNEL, _OBSERVES = "qfx_rule", "qfx_kernel", "qfx_observes"
+_RULE, _OBSERVES = "qfx_rule", "qfx_observes"
 _BOUNDARY = ("quantize_per_tensor", "quantize_per_channel", "quantize", "dequantize", "through_integers")
 
 
@@ -36,6 +40,8 @@ class Entry:
         rule: the rule that made the node.
         reasons: why it is float; empty for the rest.
         notes: doubtful statistics, overflow risk.
+        overflow: whether sums of products could exceed 16 bits, on every CPU or without VNNI (its note says which): for
+            inputs ``inside`` the observed range, or only for those ``beyond`` it; empty for neither.
         stands_for: the user's nodes it stands for.
         line: the user's source line of the last of them.
         macs: multiply-accumulates for one sample (a picture, a row of features; not for the whole batch), 0 for what
@@ -49,6 +55,7 @@ class Entry:
     rule: str = ""
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    overflow: Overflow = ""
     stands_for: tuple[str, ...] = ()
     line: str = ""
     macs: int | None = 0
@@ -98,6 +105,7 @@ def _entry(view: GraphView, node: Node, facts: _Facts, macs: int | None) -> Entr
     reasons: tuple[str, ...] = ()
     if status == "float":
         reasons = tuple(facts.unlowered.get(node.name, ())) or (_reason(node, facts),)
+    overflow, risk = _overflow(view, node)
     return Entry(
         node=node.name,
         op=view.read(node).op.name,
@@ -105,7 +113,8 @@ def _entry(view: GraphView, node: Node, facts: _Facts, macs: int | None) -> Entr
         kernel=kernel,
         rule=node.meta.get(_RULE, ""),
         reasons=reasons,
-        notes=_notes(view, node, facts),
+        notes=(*_notes(node, facts), *risk),
+        overflow=overflow,
         stands_for=tuple(origin.name for origin in known),
         line=next((origin.line for origin in reversed(known) if origin.line), ""),
         macs=macs,
@@ -119,8 +128,10 @@ def _status(view: GraphView, node: Node) -> tuple[Status, str]:
         return "output", ""
     if _OBSERVES in node.meta:
         return "observed", ""
-    if _KERNEL in node.meta:
-        return "integer", str(node.meta[_KERNEL])
+    if KERNEL_KEY in node.meta:
+        return "integer", str(node.meta[KERNEL_KEY])
+    if view.read(node).op is ops.clamp_codes:
+        return "boundary", ""
     name = getattr(node.target, "__name__", str(node.target))
     return ("boundary", "") if name in _BOUNDARY else ("float", "")
 
@@ -139,22 +150,24 @@ def _reason(node: Node, facts: _Facts) -> str:
     return "it computes no float tensor (a size, an index)"
 
 
-def _notes(view: GraphView, node: Node, facts: _Facts) -> tuple[str, ...]:
-    found, instance = [], facts.instance(node)
+def _notes(node: Node, facts: _Facts) -> tuple[str, ...]:
+    instance = facts.instance(node)
     names = [node.name, *((instance["anchor"], instance["nodes"][0]) if instance is not None else ())]
     said = dict.fromkeys(problem for name in names for problem in facts.problems.get(name, ()))
-    if said:
-        found.append(f"its statistics are doubtful: {', '.join(said)}")
-    risk = risks(view, node, instance["codes"] if instance is not None else (None, None))
-    if risk is not None:
-        inside, beyond = risk
-        if inside > 1:
-            found.append(f"8-bit sums can overflow 16 bits on CPUs without VNNI ({inside:.2f} of what fits)")
-        elif beyond > 1:
-            found.append(
-                f"inputs beyond the observed range could overflow 16 bits without VNNI ({beyond:.2f} of what fits)"
-            )
-    return tuple(found)
+    return (f"its statistics are doubtful: {', '.join(said)}",) if said else ()
+
+
+def _overflow(view: GraphView, node: Node) -> tuple[Overflow, tuple[str, ...]]:
+    """Whether a kernel's 16-bit sums could overflow, and the note that says so."""
+    risk = risks(view, node)
+    if risk is None or risk[1] <= 1:
+        return "", ()
+    where = "on every CPU" if node.meta.get(SUMS_KEY) == "pairs" else "on CPUs without VNNI"
+    inside, beyond = risk
+    if inside > 1:
+        return "inside", (f"8-bit sums can overflow 16 bits {where} ({inside:.2f} of what fits)",)
+    said = f"inputs beyond the observed range could overflow 16 bits {where} ({beyond:.2f} of what fits)"
+    return "beyond", (said,)
 
 
 def weight_of(view: GraphView, node: Node) -> torch.Tensor | None:
@@ -177,10 +190,14 @@ def weight_of(view: GraphView, node: Node) -> torch.Tensor | None:
     return codes.movedim(1, 0) if getattr(owner, "transposed", False) else codes
 
 
-def risks(view: GraphView, node: Node, codes: tuple[int | None, int | None]) -> tuple[float, float] | None:
-    """(within the observed range, beyond it): the worst sum of two products as a share of what 16 bits hold."""
-    weight = weight_of(view, node) if _KERNEL in node.meta else None
+def risks(view: GraphView, node: Node) -> tuple[float, float] | None:
+    """(within the observed range, beyond it): the worst sum of two products as a share of what 16 bits hold.
+
+    None for kernels that have no weight or add products exactly on every CPU.
+    """
+    weight = weight_of(view, node) if KERNEL_KEY in node.meta and node.meta.get(SUMS_KEY) != "exact" else None
     if weight is None:
         return None
-    low, high = (0 if codes[0] is None else codes[0]), (255 if codes[1] is None else codes[1])
-    return overflow_risk(weight, max(0, low), min(255, high)), overflow_risk(weight, 0, 255)
+    data = next((source for source in node.all_input_nodes if source.op != "get_attr"), None)
+    reach = reach_of(view, data)
+    return overflow_risk(weight, 0, reach.inside), overflow_risk(weight, 0, reach.ever)

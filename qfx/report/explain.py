@@ -73,7 +73,8 @@ class Summary:
         unknown_macs: nodes that multiply, or may, and are not counted: nobody saw their shape or knows their code.
         bytes_before: of the float model's state dict.
         bytes_after: of this one's.
-        risky: integer kernels whose 16-bit sums could overflow without VNNI, for inputs beyond the observed range.
+        risky: integer kernels whose 16-bit sums could overflow, on every CPU or on those without VNNI (`explain` says).
+        risky_inside: those of them for which inputs inside the observed range are enough.
         uncounted: `unknown_macs` by op.
     """
 
@@ -86,6 +87,7 @@ class Summary:
     bytes_before: int
     bytes_after: int
     risky: int
+    risky_inside: int = 0
     uncounted: dict[str, int] = field(default_factory=dict)
 
     def __rich__(self) -> Text:
@@ -105,10 +107,12 @@ class Summary:
         if self.unknown_macs:
             lines.append(f"not counted: {many(self.unknown_macs, 'node')}, as nothing tells how much they multiply")
             lines += counted(self.uncounted)
-        if self.risky:
-            lines.append(
-                f"{self.risky} kernels could overflow 16 bits without VNNI, for inputs beyond the observed range"
-            )
+        if self.risky_inside:
+            inside = many(self.risky_inside, "kernel")
+            lines.append(f"{inside} can overflow 16 bits inside the observed range; explain says where")
+        if self.risky > self.risky_inside:
+            beyond = many(self.risky - self.risky_inside, "kernel")
+            lines.append(f"{beyond} could overflow 16 bits, for inputs beyond the observed range")
         return "\n".join(lines)
 
     def _share_of_macs(self) -> str:
@@ -160,5 +164,6 @@ def summary(gm: nn.Module) -> Summary:
         uncounted=dict(Counter(e.op for e in found if e.macs is None)),
         bytes_before=plan.get("bytes_before", 0),
         bytes_after=state_bytes(gm),
-        risky=sum(1 for entry in found if any("could overflow" in note for note in entry.notes)),
+        risky=sum(1 for entry in found if entry.overflow),
+        risky_inside=sum(1 for entry in found if entry.overflow == "inside"),
     )

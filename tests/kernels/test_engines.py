@@ -39,7 +39,11 @@ def conv(
         (conv(cin=96, cout=96, groups=96, s=2), "onednn"),
         (conv(cin=16, cout=96, k=1, p=0), "onednn"),
         (conv(groups=32), "fbgemm"),  # two channels a group
-        (conv(cin=32, groups=32), "fbgemm"),  # depthwise, two outputs each
+        (conv(cin=32, groups=32, act_codes=(0, 127)), "fbgemm"),  # depthwise, two outputs each
+        (conv(cin=32, groups=32, act_codes=(0, 128)), "fbgemm"),
+        (conv(cin=32, groups=32, act_codes=(0, 129)), "onednn"),  # fbgemm would saturate 16-bit sums
+        (conv(cin=32, groups=32), "onednn"),
+        (conv(cin=32, groups=32, symmetric_weight=False), "qnnpack"),  # onednn takes none such
         (conv(groups=8), "onednn"),
         (conv("conv3d", 32, 32), "onednn"),
         (conv("conv1d", 64, 64, groups=64), "onednn"),
@@ -68,7 +72,8 @@ def test_the_choice(layer: LayerFacts, engine: str, capability: str) -> None:
     ("layer", "wide", "narrow"),
     [
         (conv(cin=66, cout=66, groups=11), "onednn", "fbgemm"),  # six channels a group
-        (conv("conv3d", 32, 32, groups=32), "onednn", "fbgemm"),
+        (conv("conv3d", 32, 32, groups=32, act_codes=(0, 127)), "onednn", "fbgemm"),
+        (conv("conv3d", 32, 32, groups=32), "onednn", "onednn"),  # plain loops, but right
         (conv("conv1d", 64, 128, groups=64), "onednn", "fbgemm"),
     ],
 )

@@ -62,13 +62,101 @@ def test_a_kernel_that_declines_says_why() -> None:
     assert any("no quantized kernel pads by 'replicate'" in reason for reason in entry.reasons)
 
 
+SEVEN = qfx.MinMaxObserver.with_args(reduce_range=True)
+
+
+def uniform(activation: Any) -> qfx.QConfigMapping:
+    return qfx.QConfigMapping().set_global(qfx.QConfig(activation, qfx.default_per_channel_weight_observer))
+
+
 def test_overflow_risk_is_listed() -> None:
-    notes = qfx.explain(lowered())["conv"].notes
-    assert len(notes) == 1
-    assert "beyond the observed range" in notes[0]  # 7-bit activations never overflow inside it
-    wide = qfx.QConfig(qfx.HistogramObserver, qfx.default_per_channel_weight_observer)
-    notes = qfx.explain(lowered(qfx.QConfigMapping().set_global(wide)))["conv"].notes
-    assert "8-bit sums can overflow" in notes[0]
+    entry = qfx.explain(lowered(uniform(SEVEN)))["conv"]
+    assert entry.overflow == "beyond"  # 7-bit activations never overflow inside it
+    assert "beyond the observed range could overflow 16 bits on CPUs without VNNI" in entry.notes[0]
+    entry = qfx.explain(lowered(uniform(qfx.HistogramObserver)))["conv"]
+    assert entry.overflow == "inside"
+    assert "8-bit sums can overflow 16 bits on CPUs without VNNI" in entry.notes[0]
+
+
+def overflows(model: nn.Module, mapping: Any, x: torch.Tensor, engine: str = "x86", **how: Any) -> list[Any]:
+    """(kernel, overflow, notes) of the layers, in order."""
+    torch.backends.quantized.engine = engine
+    prepared = qfx.prepare_fx(model.eval(), mapping, (x,))
+    prepared(x)
+    found = qfx.explain(qfx.convert_fx(prepared, **how))
+    return [(e.kernel, e.overflow, e.notes) for e in found if "conv" in e.kernel or "linear" in e.kernel]
+
+
+@pytest.mark.parametrize("target", ["native", "onednn"])
+def test_a_layer_is_judged_by_the_codes_it_is_given(target: str) -> None:
+    """A layer of 7 bits behind one of 8 reads 8."""
+    model = nn.Sequential(nn.Conv2d(64, 64, 1, bias=False), nn.Conv2d(64, 4, 1, bias=False))
+    for layer in model:
+        layer.weight.data.fill_(1.0)
+    mapping = uniform(SEVEN).set_module_name("0", uniform(qfx.MinMaxObserver).global_qconfig)
+    x = torch.ones(2, 64, 4, 4)
+    x[0] = 0
+    assert [risk for _, risk, _ in overflows(model, mapping, x, target=target)] == ["inside", "inside"]
+    mapping = uniform(qfx.MinMaxObserver).set_module_name("0", uniform(SEVEN).global_qconfig)
+    assert [risk for _, risk, _ in overflows(model, mapping, x, target=target)] == ["beyond", "beyond"]
+
+
+@pytest.mark.parametrize("target", ["native", "onednn"])
+def test_a_layer_whose_input_is_clamped_is_no_risk(target: str) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU6(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 1), nn.ReLU6(), nn.Flatten())
+    model.append(nn.Linear(128, 3))
+    model[0].weight.data *= 20
+    model[3].weight.data *= 20
+    first, *rest = overflows(model, uniform(SEVEN), X, target=target)
+    assert first[1] == "beyond"
+    assert [risk for _, risk, _ in rest] == ["", ""]
+    assert all(notes == () for _, _, notes in rest)
+
+
+def test_fbgemms_depthwise_kernels_overflow_on_every_cpu() -> None:
+    x = torch.ones(1, 32, 6, 6)
+    eight, seven = uniform(qfx.MinMaxObserver), uniform(SEVEN)
+
+    def layer(groups: int, out: int) -> nn.Module:
+        conv = nn.Conv2d(32, out, 3, padding=1, groups=groups, bias=False)
+        conv.weight.data.fill_(1.0)
+        return nn.Sequential(conv)
+
+    ((kernel, risk, notes),) = overflows(layer(32, 32), eight, x, "fbgemm")
+    assert (kernel, risk) == ("quantized.conv2d (fbgemm)", "inside")
+    assert notes == ("8-bit sums can overflow 16 bits on every CPU (1.98 of what fits)",)
+    ((kernel, risk, notes),) = overflows(layer(32, 64), seven, x)
+    assert (kernel, risk) == ("quantized.conv2d (fbgemm)", "beyond")
+    assert notes == ("inputs beyond the observed range could overflow 16 bits on every CPU (1.98 of what fits)",)
+    ((kernel, risk, notes),) = overflows(layer(16, 32), eight, x)
+    assert (kernel, risk) == ("quantized.conv2d (fbgemm)", "inside")
+    assert "on CPUs without VNNI" in notes[0]
+    # onednn's depthwise kernels and all of qnnpack's add in 32 bits
+    assert overflows(layer(32, 32), eight, x) == [("quantized.conv2d (onednn)", "", ())]
+    assert overflows(layer(32, 32), eight, x, target="onednn") == [("onednn.conv2d", "", ())]
+    assert overflows(layer(1, 32), eight, x, "qnnpack") == [("quantized.conv2d (qnnpack)", "", ())]
+
+
+def test_summary_counts_what_overflows_inside_and_beyond() -> None:
+    for model, said in ((Net(), "2 kernels"), (nn.Sequential(nn.Conv2d(4, 8, 3)), "1 kernel")):
+        found = qfx.summary(lowered(uniform(qfx.HistogramObserver), model))
+        assert found.risky == found.risky_inside == int(said[0])
+        assert f"\n{said} can overflow 16 bits inside the observed range; explain says where" in str(found)
+        assert "beyond" not in str(found)
+        found = qfx.summary(lowered(uniform(SEVEN), model))
+        assert (found.risky, found.risky_inside) == (int(said[0]), 0)
+        assert f"\n{said} could overflow 16 bits, for inputs beyond the observed range" in str(found)
+        assert "inside" not in str(found)
+
+
+def test_a_clamp_of_a_reference_graph_is_no_computation() -> None:
+    x = torch.randn(1024, 4, 16, 16)
+    x[0, 0, 0, 0] = 50.0
+    prepared = qfx.prepare_fx(nn.Sequential(nn.Conv2d(4, 4, 1)).eval(), qfx.get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    found = qfx.explain(qfx.convert_to_reference_fx(prepared))
+    assert (found["clamp"].status, found["clamp"].reasons) == ("boundary", ())
+    assert qfx.summary(qfx.convert_fx(prepared)).coverage_nodes == 1.0
 
 
 def test_doubtful_statistics_are_listed() -> None:

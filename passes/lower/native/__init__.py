@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qfx.passes.lower.constants import quantize_constants
 from qfx.passes.lower.facts import ask_codes
+from qfx.passes.lower.native.clamps import join_clamps
 from qfx.passes.lower.native.elementwise import ELEMENTWISE
 from qfx.passes.lower.native.moves import MOVES
 from qfx.passes.lower.native.onednn_only import ONEDNN_ONLY
@@ -22,6 +23,7 @@ NATIVE: tuple[Step, ...] = (
         provides=frozenset({"lowered"}),
         keep_misses=True,
     ),
+    FunctionPass("join clamps", join_clamps),
     FunctionPass("quantize constants", quantize_constants),
     FunctionPass("ask codes for sizes", ask_codes),
 )

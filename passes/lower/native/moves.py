@@ -93,6 +93,6 @@ def cancel(m: Match, g: Rewriter) -> Node | None:
 KEEPING = tuple(
     op
     for op in ops.REGISTRY.values()
-    if op.qparams is QParamClass.SAME and op not in SPLITS and op not in LISTS and op.inputs == ("x",)
+    if op.qparams is QParamClass.SAME and op not in (*SPLITS, *LISTS, ops.clamp_codes) and op.inputs == ("x",)
 )
 MOVES: tuple[Rule, ...] = (lower_mean, *(_same(op) for op in KEEPING), lower_cat, lower_stack, cancel)

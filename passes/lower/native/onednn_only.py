@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from qfx.kernels.engines import limits
 from qfx.kernels.kernel import Kernel, KernelSite
+from qfx.kernels.sums import sums
 from qfx.kernels.weighted import WEIGHTED as KERNELS
 from qfx.nn import intrinsic
 from qfx.nn.intrinsic import quantized as fused
@@ -70,7 +71,8 @@ def _rule(cls: type[nn.Module]) -> Rule:
         at = path if g.sole_caller(path) else None
         inputs = (m.x, m.y) if two else (m.x,)
         y = g.module(made, *inputs, at=at, stem=path.replace(".", "_"))
-        g.integer(y, f"quantized.{site.op}_{'_'.join(_AFTER[cls])} (onednn)")
+        assert site.layer is not None
+        g.integer(y, f"quantized.{site.op}_{'_'.join(_AFTER[cls])} (onednn)", sums("onednn", site.layer))
         return clamp_codes(g, y, bounds(m).beyond(*output(m)))
 
     return lower_onednn_only

@@ -19,6 +19,7 @@ from qfx.nn.quantized import reference
 from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
 from qfx.passes.lower.site import batched, constant, supported
+from qfx.passes.reach import reach_of
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
 from qfx.patterns import Match
@@ -57,7 +58,8 @@ def function_site(m: Match) -> KernelSite | Reject:
     if m.b is not None and not isinstance(m.b, Param):
         return Reject(f"the bias of {m.op.node} is computed")
     axis, symmetric = _axis(m.weight.attrs["axis"], m.w.tensor), not bool(m.w_zero_point.tensor.any())
-    layer = layer_facts(op, tuple(m.w.tensor.shape), attrs, per_channel=axis is not None, symmetric=symmetric)
+    shape, most = tuple(m.w.tensor.shape), reach_of(m.view, m.x).inside
+    layer = layer_facts(op, shape, attrs, per_channel=axis is not None, symmetric=symmetric, most=most)
     return KernelSite(op, attrs, output(m), layer, m.weight.attrs["dtype"], axis)
 
 
@@ -85,7 +87,7 @@ def _function(op: Op) -> Rule:
         spec, limits = kernel.pack(site, function_weight(m), constant(m.b)), bounds(m)
         relu = limits.low == 0.0 and kernel.with_relu is not None
         y = g.call(kernel.with_relu if relu else kernel.call, m.x, g.packed(spec), m.scale, m.zero_point)
-        g.integer(y, f"{kernel.name}{'_relu' if relu else ''} ({spec.engine})")
+        g.integer(y, f"{kernel.name}{'_relu' if relu else ''} ({spec.engine})", kernel.sums(site))
         return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
 
     return lower_function
@@ -128,7 +130,8 @@ def _module_site(m: Match) -> KernelSite | Reject:
     axis = _axis(None if per_tensor else inner.weight_axis_int, inner.weight)
     weight, zero_point = inner._parameters["weight"], inner._buffers["weight_zero_point"]
     symmetric = not (bool(zero_point.any()) if zero_point.dim() else int(zero_point))
-    layer = layer_facts(op, tuple(weight.shape), attrs, per_channel=not per_tensor, symmetric=symmetric)
+    shape, most = tuple(weight.shape), reach_of(m.view, m.x).inside
+    layer = layer_facts(op, shape, attrs, per_channel=not per_tensor, symmetric=symmetric, most=most)
     return KernelSite(op, attrs, output(m), layer, inner.weight_dtype, axis)
 
 
@@ -165,7 +168,7 @@ def _module(cls: type[nn.Module]) -> Rule:
         path = str(m.op.node.target)
         at = path if g.sole_caller(path) else None
         y = g.module(made, m.x, at=at, stem=path.replace(".", "_"))
-        g.integer(y, f"{kernel.name}{'_relu' if relu else ''} ({choice.engine})")
+        g.integer(y, f"{kernel.name}{'_relu' if relu else ''} ({choice.engine})", kernel.sums(site))
         return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
 
     return lower_module

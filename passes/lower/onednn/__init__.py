@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qfx.passes.lower.facts import ask_codes
+from qfx.passes.lower.onednn.clamps import join_clamps
 from qfx.passes.lower.onednn.elementwise import ELEMENTWISE
 from qfx.passes.lower.onednn.leftovers import make_leftovers_plain
 from qfx.passes.lower.onednn.plain import make_plain
@@ -22,6 +23,7 @@ ONEDNN: tuple[Step, ...] = (
         provides=frozenset({"lowered"}),
         keep_misses=True,
     ),
+    FunctionPass("join clamps", join_clamps),
     FunctionPass("make weights no kernel took plain", make_leftovers_plain),
     FunctionPass("ask codes for sizes", ask_codes),
 )

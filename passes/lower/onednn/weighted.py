@@ -81,7 +81,7 @@ def _alone(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
         packed = g.packed(kernel.pack(site, *weight_of(m)))
         inside = limits if kernel.bounded else Bounds()
         y = g.call(kernel.call, m.x, m.x_scale, m.x_zero_point, packed, m.scale, m.zero_point, **inside.named())
-        g.integer(y, kernel.name)
+        g.integer(y, kernel.name, kernel.sums(site))
         if inside == limits:
             return y
         clamped = g.call(onednn.clamp, y, m.scale, m.zero_point, **limits.named())
@@ -111,7 +111,7 @@ def _with_add(pattern: Pattern, site_of: SiteOf, weight_of: WeightOf) -> Rule:
         how = {"relu": True} if bounds(m).beyond(*output(m)).low is not None else {}
         layer, other = (m.x, m.x_scale, m.x_zero_point, packed), (m.y, m.y_scale, m.y_zero)
         y = g.call(kernel.with_add, *layer, *other, m.scale, m.zero_point, **how)
-        return g.integer(y, f"{kernel.name}_add")
+        return g.integer(y, f"{kernel.name}_add", kernel.sums(site))
 
     return lower_weighted_add
 
@@ -140,7 +140,7 @@ def _fused_addition(cls: type[nn.Module]) -> Rule:
         how = {"relu": True} if _relu_of(m).low is not None else {}
         layer, other = (m.x, m.x_scale, m.x_zero_point, packed), (m.y, m.y_scale, m.y_zero)
         y = g.call(kernel.with_add, *layer, *other, m.scale, m.zero_point, **how)
-        return g.integer(y, f"{kernel.name}_add")
+        return g.integer(y, f"{kernel.name}_add", kernel.sums(site))
 
     return lower_fused_addition
 

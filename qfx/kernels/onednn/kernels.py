@@ -14,6 +14,7 @@ from qfx.kernels.engines import limits
 from qfx.kernels.kernel import Kernel, KernelSite
 from qfx.kernels.onednn.spec import OnednnSpec
 from qfx.kernels.onednn.weighted import conv, conv_add, linear, linear_add
+from qfx.kernels.sums import Sums, sums
 from qfx.kernels.weighted import scales_elsewhere
 from qfx.reject import Reject
 
@@ -40,6 +41,11 @@ class OnednnKernel(Kernel):
         if site.layer is None:
             return Reject("the kernels pad both sides alike; this 'same' padding does not")
         return limits(site.layer, "onednn")
+
+    def sums(self, site: KernelSite) -> Sums:
+        """How products are added at a place the kernel supports."""
+        assert site.layer is not None
+        return sums("onednn", site.layer)
 
     def pack(self, site: KernelSite, weight: Tensor, scale: Tensor, bias: Tensor | None) -> OnednnSpec:
         """What the packed weight is made from, for a place the kernel supports.

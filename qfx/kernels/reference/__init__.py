@@ -33,7 +33,7 @@ from qfx.kernels.reference.dynamic import dynamic_qparams, linear_dynamic
 from qfx.kernels.reference.elementwise import add, add_scalar, cat, mul, mul_scalar
 from qfx.kernels.reference.matmul import conv, linear
 from qfx.kernels.reference.norms import batch_norm, layer_norm, pad
-from qfx.kernels.reference.overflow import linear_sums_16bit, overflow_risk
+from qfx.kernels.reference.overflow import SAFE_CODE, linear_sums_16bit, overflow_risk
 from qfx.kernels.reference.pooling import (
     adaptive_avg_pool,
     avg_pool,
@@ -45,6 +45,7 @@ from qfx.kernels.reference.pooling import (
 
 __all__ = [
     "ENGINES",
+    "SAFE_CODE",
     "SIGMOID_OUT",
     "TANH_OUT",
     "Engine",

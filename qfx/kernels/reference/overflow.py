@@ -14,6 +14,9 @@ from qfx.errors import KernelError
 
 INT16_MIN, INT16_MAX = -(2**15), 2**15 - 1
 
+SAFE_CODE = 128
+"""Products of activations up to this code with any 8-bit weights fit in pairs: 2 * 128 * -128 is just ``INT16_MIN``."""
+
 
 def linear_sums_16bit(x: Tensor, w: Tensor, x_zero_point: int) -> Tensor:
     """Return what ``(x - x_zero_point) @ w.T`` becomes where products of neighbours are added in 16 bits, as float64.

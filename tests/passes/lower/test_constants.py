@@ -12,7 +12,7 @@ from torch import nn
 import qfx
 from qfx.errors import DowngradeError
 
-X = torch.randn(4, 8)
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
 class Constants(nn.Module):

@@ -67,7 +67,7 @@ class Summary:
         nodes: how many calls there are, by status.
         kernels: how many nodes run on each kernel.
         reasons: how many nodes stayed float for each reason.
-        coverage_nodes: integer calls as a share of integer and float ones.
+        coverage_nodes: integer calls as a share of integer and float ones; clamps that conversion adds are neither.
         coverage_macs: multiply-accumulates done by integer kernels, as a share of those that are counted; None if none
             are. They are counted per sample, see `Entry`; the share is the same for a batch.
         unknown_macs: nodes that multiply, or may, and are not counted: nobody saw their shape or knows their code.
@@ -150,7 +150,9 @@ def summary(gm: nn.Module) -> Summary:
     """
     found = entries(gm)
     nodes: Counter[str] = Counter(entry.status for entry in found)
-    counted = nodes["integer"] + sum(1 for e in found if e.status == "float" and NO_TENSOR not in e.reasons[0])
+    # What conversion put in by itself is nothing the model computes.
+    computed = sum(1 for e in found if e.status == "integer" and e.rule)
+    counted = computed + sum(1 for e in found if e.status == "float" and NO_TENSOR not in e.reasons[0])
     integer = sum(e.macs or 0 for e in found if e.status == "integer")
     total = sum(e.macs or 0 for e in found if e.status in ("integer", "float"))
     plan: Any = getattr(gm, "plan", {})
@@ -158,7 +160,7 @@ def summary(gm: nn.Module) -> Summary:
         nodes=dict(nodes),
         kernels=dict(Counter(entry.kernel for entry in found if entry.status == "integer")),
         reasons=dict(Counter(e.reasons[0] for e in found if e.status == "float" and NO_TENSOR not in e.reasons[0])),
-        coverage_nodes=nodes["integer"] / max(counted, 1),
+        coverage_nodes=computed / max(counted, 1),
         coverage_macs=integer / total if total else None,
         unknown_macs=sum(1 for e in found if e.macs is None),
         uncounted=dict(Counter(e.op for e in found if e.macs is None)),

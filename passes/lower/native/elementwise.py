@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -10,7 +12,7 @@ from torch.fx import Node
 from qfx import ops
 from qfx.kernels.kernel import Kernel
 from qfx.kernels.native import NATIVE
-from qfx.nn import intrinsic
+from qfx.nn import intrinsic, quantized
 from qfx.nn.constant import ExactConstant
 from qfx.nn.intrinsic import quantized as fused
 from qfx.ops import Op
@@ -71,12 +73,37 @@ def _arithmetic(op: Op, *, number: bool) -> Rule:
 
 
 # -- activations ---------------------------------------------------------------------------------------------------
+# A module stays one: the class that takes its place, of those whose kernel knows the result's scale and zero point.
+LAYERS: Mapping[Op, Any] = MappingProxyType(
+    {ops.hardswish: quantized.Hardswish, ops.elu: quantized.ELU, ops.leaky_relu: quantized.LeakyReLU}
+)
+NORMS: Mapping[type[nn.Module], Any] = MappingProxyType(
+    {nn.BatchNorm2d: quantized.BatchNorm2d, nn.BatchNorm3d: quantized.BatchNorm3d, nn.LayerNorm: quantized.LayerNorm}
+)
+
+
+def _layer(m: Match, g: Rewriter, made: Any) -> Node:
+    """The quantized form of the module a match calls, in its place."""
+    path = str(m.op.node.target)
+    module = made.from_reference(g.view.module(path), *output(m))
+    return g.module(module, m.x, at=path if g.sole_caller(path) else None, stem=path.replace(".", "_"))
+
+
+def _norm_class(m: Match, g: Rewriter) -> Any:
+    """The class that takes the place of a norm spelled as a module; None where there is none."""
+    return NORMS.get(type(g.view.module(str(m.op.node.target)))) if m.op.node.op == "call_module" else None
+
+
 def _unary(op: Op) -> Rule:
     kernel = NATIVE[op.name]
 
+    layer = LAYERS.get(op)
+
     @rule(shapes.unary(op), where=_guards(kernel))
     def lower_unary(m: Match, g: Rewriter) -> Node:
-        if kernel.call is None:
+        if layer is not None and m.op.node.op == "call_module":
+            y = _layer(m, g, layer)
+        elif kernel.call is None:
             y = g.same(m.op, {m.op.inputs[0]: m.x})
         else:
             y = g.call(kernel.call, *kernel.arrange(m.x, m.scale, m.zero_point, m.op.attrs))
@@ -89,7 +116,9 @@ def _unary(op: Op) -> Rule:
 @rule(shapes.batch_norm, where=_guards(NATIVE["batch_norm"]))
 def lower_batch_norm(m: Match, g: Rewriter) -> Node:
     """Batch norm on its own, as scale and shift of the codes."""
-    kernel = NATIVE["batch_norm"]
+    kernel, layer = NATIVE["batch_norm"], _norm_class(m, g)
+    if layer is not None:
+        return _finish(g, m, _layer(m, g, layer), bounds(m), kernel.name)
     y = g.call(kernel.call, m.x, m.gamma, m.beta, m.mean, m.var, m.op.attrs["eps"], m.scale, m.zero_point)
     return _finish(g, m, y, bounds(m), kernel.name)
 
@@ -97,8 +126,9 @@ def lower_batch_norm(m: Match, g: Rewriter) -> Node:
 @rule(shapes.layer_norm, where=_guards(NATIVE["layer_norm"]))
 def lower_layer_norm(m: Match, g: Rewriter) -> Node:
     """Layer norm over the last dimensions."""
-    kernel = NATIVE["layer_norm"]
-    attrs = m.op.attrs
+    kernel, layer, attrs = NATIVE["layer_norm"], _norm_class(m, g), m.op.attrs
+    if layer is not None:
+        return _finish(g, m, _layer(m, g, layer), bounds(m), kernel.name)
     y = g.call(kernel.call, m.x, list(attrs["normalized_shape"]), m.gamma, m.beta, attrs["eps"], m.scale, m.zero_point)
     return _finish(g, m, y, bounds(m), kernel.name)
 
@@ -106,10 +136,7 @@ def lower_layer_norm(m: Match, g: Rewriter) -> Node:
 def _bn_relu(cls: type[nn.Module], made: Any) -> Rule:
     @rule(shapes.module(opaque(cls)), where=(per_tensor_output, constant_clamps))
     def lower_bn_relu(m: Match, g: Rewriter) -> Node:
-        path = str(m.op.node.target)
-        module = made.from_reference(g.view.module(path), *output(m))
-        y = g.module(module, m.x, at=path if g.sole_caller(path) else None, stem=path.replace(".", "_"))
-        return _finish(g, m, y, bounds(m), f"{NATIVE['batch_norm'].name}_relu")
+        return _finish(g, m, _layer(m, g, made), bounds(m), f"{NATIVE['batch_norm'].name}_relu")
 
     return lower_bn_relu
 

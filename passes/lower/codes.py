@@ -94,7 +94,14 @@ def _output(found: Match) -> tuple[float, int]:
 
 
 def per_tensor_output(found: Match) -> bool | Reject:
-    """Guard: the result is an activation, quantized per tensor with constants."""
+    """Guard: nothing matched was to stay float, and the result is an activation, quantized per tensor with constants.
+
+    An op that stays float may stand between quantized values all the same, where its readers quantize what they read.
+    """
+    stays: dict[str, str] = getattr(found.view.gm, "plan", {}).get("float", {})
+    for node in found.nodes if stays else ():
+        if node.name in stays:
+            return Reject(stays[node.name], node)
     layer = layer_of_weight(found.view, found.anchor)
     if layer is not None:
         return Reject(f"the result is the weight of {layer}, and kernels give activations", found.anchor)

@@ -202,3 +202,24 @@ def test_an_observer_without_a_range_is_one_warning(batch: torch.Tensor) -> None
     with pytest.warns(UserWarning, match="statistics of .* values are doubtful") as caught:
         qfx.convert_fx(prepared)(X)
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("target", ["native", "onednn"])
+def test_an_op_left_float_stays_so_between_quantized_values(target: str) -> None:
+    class TwoSums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.add(self.fc(x), x)
+            return torch.add(y, y)
+
+    qconfig = qfx.get_default_qconfig("x86")
+    mapping = qfx.QConfigMapping().set_object_type(nn.Linear, qconfig)
+    mapping.set_module_name_object_type_order("", torch.add, 1, qconfig)
+    x = torch.randn(3, 4)
+    prepared = qfx.prepare_fx(TwoSums().eval(), mapping, (x,))
+    prepared(x)
+    found = {e.op: e for e in qfx.explain(qfx.convert_fx(prepared, target=target)).entries if e.status == "float"}
+    assert found["add"].reasons == ("the config leaves it float (global)",)

@@ -22,7 +22,8 @@ from qfx.observers.base import SAW_INTEGERS
 from qfx.observers.extremes import largest_seen
 from qfx.observers.together import Answer, answers_together
 from qfx.passes.blanks import Blanks
-from qfx.passes.observe import KEY, seen_shape, watching
+from qfx.passes.dynamic import WHOLE, at_run_time, swap_layers
+from qfx.passes.observe import KEY, is_dynamic, seen_shape, watching
 from qfx.passes.pipeline import Context
 from qfx.passes.reach import Scale, keep_within
 from qfx.passes.train import drop_switched_off, trained_as_float
@@ -74,6 +75,7 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     for path, module in gm.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), []).append(path)
     copies: dict[int, torch.Tensor] = {}  # tied weights stay tied
+    swap_layers(context, instances, paths, copies)
     for layer in layers:
         for root in layer.roots:
             context.view.forget(root)  # another module stands there now
@@ -87,7 +89,10 @@ def only_read(gm: GraphModule, instances: dict[str, dict[str, Any]]) -> Iterator
     """The submodules of a prepared model that conversion reads and replaces: observers, and layers with a weight."""
     yield from observers(gm)
     for node in gm.graph.find_nodes(op="call_module"):
-        if instances.get(node.name, {}).get("weighted"):
+        instance = instances.get(node.name, {})
+        if instance.get("weighted") and instance["kind"] in WHOLE:
+            yield submodule(gm, str(node.target))
+        elif instance.get("weighted"):
             yield _weighted_part(submodule(gm, str(node.target)))
 
 
@@ -104,7 +109,7 @@ class _Solved:
     def __init__(self, observers: list[Any]) -> None:
         self.observers = observers
         self._met: Counter[Any] = Counter()  # by module, which compares by identity
-        unique = list(dict.fromkeys(o for o in observers if dtypes.is_integer(o.dtype)))
+        unique = list(dict.fromkeys(o for o in observers if dtypes.is_integer(o.dtype) and not is_dynamic(o)))
         answers = dict(zip(unique, answers_together(unique), strict=True))
         self._problems: dict[Any, list[str]] = {observer: answer.problems for observer, answer in answers.items()}
         self._known: dict[Any, QParams] = {observer: _qparams(observer, answer) for observer, answer in answers.items()}
@@ -184,6 +189,10 @@ def _replace(
 ) -> None:
     g, value = context.rewriter, node.args[0]
     assert isinstance(value, Node)
+    made = at_run_time(context, node, observer)
+    if made is not None:
+        _splice(context, node, made)
+        return
     found.shapes[value.name], float32 = solved.seen(observer)
     why = _unquantizable(observer, solved)
     if not why and not float32:
@@ -293,7 +302,7 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
     roots = {node.name: node for node in context.rewriter.gm.graph.nodes if node.name in instances}
     for name, instance in instances.items():
         root = roots.get(name)
-        if root is None or not instance["weighted"] or root.op != "call_module":
+        if root is None or not instance["weighted"] or instance["kind"] in WHOLE or root.op != "call_module":
             continue
         path = str(root.target)
         called: Any = context.view.module(path)
@@ -337,17 +346,11 @@ def _reference(
         context.view.forget_module(name)
 
 
-_AFFINE = {
-    torch.per_tensor_symmetric: torch.per_tensor_affine,
-    torch.per_channel_symmetric: torch.per_channel_affine,
-}
-
-
 def weight_qparams(qparams: QParams) -> dict[str, Any]:
     """What a reference module is told of its weight."""
     scheme: Any = qparams.qscheme
     found = {
-        "qscheme": _AFFINE.get(scheme, scheme),
+        "qscheme": dtypes.affine(scheme),
         "dtype": qparams.dtype,
         "scale": qparams.scale,
         "zero_point": qparams.zero_point,

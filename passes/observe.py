@@ -40,8 +40,9 @@ def observe(context: Context, sites: Sites) -> int:
         # A layer reads its weight through the weight's observer, and through no other.
         others = [user for user in node.users if user not in layers]
         readers = others if node in sites.own else sites.readers.get(node, [])
+        seen = node  # the value as its readers see it
         if known is not None and (readers or (node in sites.own and not layers)):
-            made = _insert(g, node, observer_of(known), count)
+            seen = made = _insert(g, node, observer_of(known), count)
             count += 1
             edge_roots = {root for root, _ in by_value.get(node, ())}
             for user in readers:
@@ -49,7 +50,10 @@ def observe(context: Context, sites: Sites) -> int:
                     user.replace_input_with(node, made)
                     context.view.forget(user)
         for root, edge in by_value.get(node, ()):
-            made = _insert(g, node, observer_of(edge), count)
+            observer = observer_of(edge)
+            # What gets its scale at run time is what every reader gets; other parameters look at the value itself
+            value = seen if is_dynamic(observer) and node in sites.own else node
+            made = _insert(g, value, observer, count)
             count += 1
             root.replace_input_with(node, made)
             context.view.forget(root)
@@ -60,6 +64,11 @@ def observe(context: Context, sites: Sites) -> int:
                 root.replace_input_with(node, made)
                 context.view.forget(root)
     return count
+
+
+def is_dynamic(observer: Any) -> bool:
+    """Whether what it observes gets its scale when the model runs."""
+    return bool(getattr(observer, "is_dynamic", False))
 
 
 def watching(module: Any) -> Any:

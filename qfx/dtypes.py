@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -183,6 +184,17 @@ def is_per_tensor(qscheme: object) -> bool:
 def is_per_channel(qscheme: object) -> bool:
     """Whether each channel has its own scale."""
     return qscheme in PER_CHANNEL
+
+
+_STORED_AS = {
+    torch.per_tensor_symmetric: torch.per_tensor_affine,
+    torch.per_channel_symmetric: torch.per_channel_affine,
+}
+
+
+def affine(qscheme: Any) -> Any:
+    """The scheme a quantized tensor has whose parameters were chosen by this one: symmetric is a way of choosing."""
+    return _STORED_AS.get(qscheme, qscheme)
 
 
 def is_symmetric(qscheme: object) -> bool:

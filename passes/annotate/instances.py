@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch import nn
 from torch.fx import Node
 from torch.nn.utils.parametrize import is_parametrized
 
 from qfx.config import (
     BackendPatternConfig,
+    DTypeConfig,
     ObservationType,
     ObserverFacts,
     QConfig,
@@ -32,7 +34,11 @@ from qfx.patterns import Index
 from qfx.patterns.catalogue.weighted import WEIGHTED
 from qfx.patterns.matcher import match
 
-Kind = Literal["own", "same"]
+Kind = Literal["own", "same", "dynamic", "weight"]
+
+# Layers with several weights, or with integers for inputs: no kernel takes a part of one.
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
 @dataclass(slots=True)
@@ -45,7 +51,8 @@ class Instance:
         nodes: all of them, root first.
         backend_pattern: the backend's pattern.
         qconfig: the user's configuration of the root, and `why`, the line that decided it.
-        kind: the output has an observer of its ``own``, or the ``same`` parameters as the input.
+        kind: the output has an observer of its ``own``, or the ``same`` parameters as the input; or the input gets its
+            scale when the model runs (``dynamic``), or nothing but the ``weight`` is quantized; the output is float.
         weighted: the root has a weight to quantize.
     """
 
@@ -107,7 +114,8 @@ def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) ->
         said = _parameter_of(view, node, computing) if node in fixed else None
         if said is not None:
             computing[node] = said
-        said = said or _of_strangers(view, node, no_floats) or _of_a_sequence(view, node, parts)
+        strangers = None if reads_indices(view, node) else _of_strangers(view, node, no_floats)
+        said = said or strangers or _of_a_sequence(view, node, parts)
         if said is not None:
             found.left[node.name] = Left(said)
             continue
@@ -212,15 +220,15 @@ def _instance(
             return None
         root = view.read(backend_pattern.root(outcome.match))
         resolved = choice(root.node)
-        kept = _unfit(view, root, node, config, writes, no_floats) or _unwanted(view, root, config, resolved)
-        if kept is not None:
+        kept = _unfit(view, root, node, config, writes, no_floats) or _suits(view, root, config, resolved)
+        if isinstance(kept, Left):
             left = kept
             continue
         assert resolved is not None
         assert resolved.qconfig is not None
         weighted = is_weighted(view, root, config._input_type_to_index)
         nodes = tuple(sorted(outcome.match.nodes, key=lambda n: n is not root.node))
-        kind = _kind(config)
+        kind = _kind(config, kept, weighted)
         return Instance(root.node, node, nodes, backend_pattern, resolved.qconfig, resolved.why, kind, weighted)
     found.left[node.name] = left
     return None
@@ -236,15 +244,17 @@ def _unfit(
 ) -> Left | None:
     """What in the graph keeps a matched op float; None if nothing does."""
     roles = config._input_type_to_index
-    said = _of_strangers(view, root.node, no_floats)
+    said = None if reads_indices(view, root.node) else _of_strangers(view, root.node, no_floats)
     if said is None and next(activations(view, root.node, roles), None) is None:
         said = "it has no tensor input"
     said = said or writes.refusal(view, root.node, anchor, roles)
     return None if said is None else Left(said)
 
 
-def _unwanted(view: GraphView, root: Reading, config: BackendPatternConfig, resolved: Resolved | None) -> Left | None:
-    """What in the configuration keeps a matched op float, or keeps the backend from honouring it; None if nothing."""
+def _suits(
+    view: GraphView, root: Reading, config: BackendPatternConfig, resolved: Resolved | None
+) -> Left | DTypeConfig:
+    """The dtypes of the backend that suit; or what in the configuration keeps an op float, or cannot be honoured."""
     if resolved is None or resolved.qconfig is None:
         return Left(
             f"the config leaves it float ({resolved.why if resolved is not None else 'nothing in the mapping'})"
@@ -256,15 +266,18 @@ def _unwanted(view: GraphView, root: Reading, config: BackendPatternConfig, reso
     if refusal is None and _is_trained(view, root):
         kind = type(view.module(str(root.node.target))).__name__
         refusal = f"{kind} is a module for training; not built yet here"
-    if suits is not None and suits.is_dynamic:
-        refusal = "dynamic quantization is not built yet (docs/roadmap.md)"
-    if refusal is not None:
+    if refusal is not None and reads_indices(view, root.node):
+        return Left(
+            f"its inputs are indices, so only its table can be quantized, by float_qparams_weight_only_qconfig "
+            f"({resolved.why})"
+        )
+    if suits is None or refusal is not None:
         return Left(f"{refusal} ({resolved.why})", "refused")
     if root.op in WEIGHTED and not isinstance(root.input("w"), Param):
         return Left(f"its weight is computed ({root.input('w')}), and kernels take a constant", "refused")
     if weighted and _is_empty(view, root):
         return Left("its weight has no elements, so there is nothing to quantize", "empty")
-    return None
+    return suits
 
 
 def _asks_for_floats(qconfig: QConfig, weighted: bool) -> bool:
@@ -282,7 +295,7 @@ def _is_float(facts: ObserverFacts) -> bool:
 
 def is_weighted(view: GraphView, root: Reading, roles: Mapping[str, int] = NO_ROLES) -> bool:
     """Whether a node has a weight to quantize: a weighted op, a fused module around one, or what the backend says."""
-    if root.op in WEIGHTED:
+    if root.op in WEIGHTED or has_own_kernel(view, root.node):
         return True
     if root.node.op != "call_module":
         return root.op.opaque and weight_and_bias(view, root.node, roles)[0] is not None
@@ -308,7 +321,21 @@ def _is_trained(view: GraphView, root: Reading) -> bool:
     return root.node.op == "call_module" and isinstance(view.module(str(root.node.target)), QATModule)
 
 
-def _kind(config: BackendPatternConfig) -> Kind:
+def has_own_kernel(view: GraphView, node: Node) -> bool:
+    """Whether a node calls a recurrent layer or a table of embeddings, which are quantized as a whole."""
+    return node.op == "call_module" and isinstance(view.module(str(node.target)), (*RECURRENT, *TABLES))
+
+
+def reads_indices(view: GraphView, node: Node) -> bool:
+    """Whether a node calls a table of embeddings, whose inputs are integers."""
+    return node.op == "call_module" and isinstance(view.module(str(node.target)), TABLES)
+
+
+def _kind(config: BackendPatternConfig, suits: DTypeConfig, weighted: bool) -> Kind:
+    if suits.is_dynamic:
+        return "dynamic"
+    if weighted and suits.input_dtype is torch.float32:
+        return "weight"
     if config._num_tensor_args_to_observation_type:
         # The original lets a tensor and a number share the input's observer, which spreads the input's scale over the
         # result's range: times 100 costs it two digits. Here the result has a range of its own.

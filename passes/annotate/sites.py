@@ -66,8 +66,11 @@ def place(view: GraphView, found: Found, fallback: QConfig | None) -> Sites:
                         f"it reuses its input's parameters, and that has none ({instance.why})"
                     )
                 continue
-            _inputs(view, sites, instance, fallback)
-        if node is instance.anchor:
+            if instance.kind == "dynamic":
+                _first_input(view, sites, instance)
+            elif instance.kind != "weight":
+                _inputs(view, sites, instance, fallback)
+        if node is instance.anchor and instance.kind in ("own", "same"):
             _output(view, sites, instance)
     sites.solution = sites.book.solve()
     return sites
@@ -97,6 +100,15 @@ def _inputs(view: GraphView, sites: Sites, instance: Instance, fallback: QConfig
             sites.book.share(shared[0], other, owner=owner)
     if instance.weighted:
         _weight(view, sites, instance, shared[0], owner)
+
+
+def _first_input(view: GraphView, sites: Sites, instance: Instance) -> None:
+    """What is quantized when the model runs: the first input of the layer, seen by this layer only."""
+    owner = f"{instance.pattern} at {instance.root.name}"
+    slot, value = next(activations(view, instance.root, instance.roles))
+    _edge(sites, instance, slot, value, _spec(instance.qconfig.activation), owner)
+    if instance.root.op != "call_module":
+        _functional_weight(view, sites, instance)
 
 
 def _value(sites: Sites, instance: Instance, slot: str, value: Node, spec: Spec, owner: str) -> Ticket:
@@ -129,12 +141,7 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
     weight = sites.book.site(instance.root.name, "w", spec, owner=owner)
     bias = None
     if instance.root.op != "call_module":
-        found, bias = weight_and_bias(view, instance.root, instance.roles)
-        node = found.node if isinstance(found, Param) else found
-        assert isinstance(node, Node)
-        if parameter_slots(view, instance.root, node, instance.roles):  # one that is the layer's input, too, stays that
-            factories, op = sites.weights.setdefault(node, {}), view.read(instance.root).op
-            factories.setdefault(instance.qconfig.weight, (op, []))[1].append(instance.root)
+        bias = _functional_weight(view, sites, instance)
     else:
         module = view.module(str(instance.root.target))
         bias = getattr(next(module.children(), module), "bias", None)
@@ -147,6 +154,17 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
         owner=owner,
         dormant=bias is None,
     )
+
+
+def _functional_weight(view: GraphView, sites: Sites, instance: Instance) -> Any:
+    """Have the weight of a layer spelled as a function observed; returns its bias."""
+    found, bias = weight_and_bias(view, instance.root, instance.roles)
+    node = found.node if isinstance(found, Param) else found
+    assert isinstance(node, Node)
+    if parameter_slots(view, instance.root, node, instance.roles):  # one that is the layer's input, too, stays that
+        factories, op = sites.weights.setdefault(node, {}), view.read(instance.root).op
+        factories.setdefault(instance.qconfig.weight, (op, []))[1].append(instance.root)
+    return bias
 
 
 def _output(view: GraphView, sites: Sites, instance: Instance) -> None:

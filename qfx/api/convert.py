@@ -13,6 +13,7 @@ from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError
 from qfx.passes.convert import convert, only_read
+from qfx.passes.dynamic import WHOLE
 from qfx.passes.lower.native import NATIVE
 from qfx.passes.lower.onednn import ONEDNN
 from qfx.passes.pipeline import Context, Pipeline, Step, drop_dead_code, run_steps
@@ -110,6 +111,17 @@ def _preserved(prepared: ObservedGraphModule, custom: ConvertCustomConfig) -> li
     return [*prepared.plan.get("preserved", ()), *custom.preserved_attributes]
 
 
+def _refuse_whole(context: Context) -> None:
+    """The onednn target has plain integers for activations, and no kernel that quantizes them in the call."""
+    plan: dict[str, Any] = getattr(context.view.gm, "plan", {})
+    found = [name for name, instance in plan["instances"].items() if instance["kind"] in WHOLE]
+    if found:
+        raise ConfigError(
+            f"{found[0]} is quantized dynamically, or in its weights alone, and the target 'onednn' has no kernel for "
+            "that; use the target 'native', or leave such layers out of the mapping"
+        )
+
+
 LOWERED: dict[str, tuple[Step, ...]] = {"native": NATIVE, "onednn": ONEDNN}
 TARGETS = (*LOWERED, "reference")
 
@@ -166,6 +178,8 @@ def convert_fx(
     if keep_original_weights:
         raise ConfigError("keep_original_weights is not built yet; see docs/roadmap.md")
     context = _reference(graph_module, convert_custom_config, qconfig_mapping, strict)
+    if chosen == "onednn":
+        _refuse_whole(context)
     stages: dict[str, tuple[Step, ...]] = {"convert": (), "lower": LOWERED.get(chosen, ())}
     steps = with_passes(stages, passes)
     if steps:

@@ -212,8 +212,8 @@ def _check_float32(view: GraphView, found: Found) -> None:
         root = instance.root
         if root.op == "call_module":
             module: Any = view.module(str(root.target))
-            name, weight = f"{root.target}.weight", getattr(module, "weight", None)
-            weight = next(iter(module.children())).weight if weight is None else weight
+            found_name, weight = next((n, p) for n, p in module.named_parameters() if "weight" in n)
+            name = f"{root.target}.{found_name}"
         else:
             found_weight, _ = weight_and_bias(view, root, instance.roles)
             name, weight = str(found_weight), getattr(found_weight, "tensor", None)

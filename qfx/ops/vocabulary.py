@@ -204,6 +204,7 @@ assert_ = _op("assert", "x", _free(message=None))
 quantize = _op(
     "quantize", "x scale? zero_point?", _free(axis=None, dtype=None, quant_min=None, quant_max=None), recomputable=True
 )
+quantize_dynamic = _op("quantize_dynamic", "x", _free("dtype", reduce_range=False))  # the scale is chosen per call
 dequantize = _op(
     "dequantize",
     "x scale? zero_point?",

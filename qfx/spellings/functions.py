@@ -254,6 +254,7 @@ def _quantization() -> Iterator[CallSpelling]:
     yield from _calls(
         ops.quantize, "input>x scales>scale zero_points>zero_point axis dtype", torch.quantize_per_channel
     )
+    yield from _calls(ops.quantize_dynamic, "input>x dtype reduce_range", torch.quantize_per_tensor_dynamic)
     yield from _calls(ops.dequantize, "input>x", "dequantize", torch.dequantize)
 
 

@@ -131,7 +131,7 @@ def test_containers_and_integers_are_not_observed() -> None:
     assert shape(gm) == ["getitem", "*", "fc", "*", "add", "table", "*", "add", "*"]
     assert gm.plan["float"] == {
         "getitem": "it takes an item out of an input, and computes no float tensor",
-        "table": "add is no float tensor",
+        "table": "its inputs are indices, so only its table can be quantized, by float_qparams_weight_only_qconfig (global)",
     }
 
 
@@ -257,16 +257,6 @@ def test_a_model_is_prepared_once() -> None:
         qfx.prepare_fx(gm, MAPPING, (x,))
     with pytest.raises(ConfigError, match="this QuantizedGraphModule is prepared already"):
         qfx.prepare_fx(qfx.convert_fx(gm), MAPPING, (x,))
-
-
-def test_dynamic_quantization_is_refused_when_it_is_asked_for() -> None:
-    activation = qfx.PlaceholderObserver.with_args(dtype=torch.quint8, is_dynamic=True)
-    dynamic = qfx.QConfig(activation, qfx.default_weight_observer)
-    x = torch.randn(2, 4)
-    with pytest.warns(UserWarning, match="global, for _0 .*dynamic quantization is not built yet"):
-        gm = qfx.prepare_fx(nn.Sequential(nn.Linear(4, 4)).eval(), qfx.QConfigMapping().set_global(dynamic), (x,))
-    assert gm.plan["float"]["_0"].startswith("dynamic quantization is not built yet")
-    assert torch.equal(qfx.convert_fx(gm)(x), gm(x))
 
 
 @pytest.mark.parametrize("version", [0, 1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qfx.passes.lower.constants import quantize_constants
 from qfx.passes.lower.facts import ask_codes
 from qfx.passes.lower.native.clamps import join_clamps
+from qfx.passes.lower.native.dynamic import lower_dynamic
 from qfx.passes.lower.native.elementwise import ELEMENTWISE
 from qfx.passes.lower.native.moves import MOVES
 from qfx.passes.lower.native.onednn_only import ONEDNN_ONLY
@@ -16,6 +17,7 @@ from qfx.passes.pipeline import FunctionPass, Pass, Step
 NATIVE: tuple[Step, ...] = (
     FunctionPass("views are reshapes", reshape_views),
     FunctionPass("keep splits in integers", sink_splits),
+    FunctionPass("lower dynamic and weight-only layers", lower_dynamic),
     Pass(
         "lower to native",
         (*WEIGHTED_RULES, *ONEDNN_ONLY, *ELEMENTWISE, *MOVES),

@@ -10,10 +10,13 @@ from torch.fx import Node
 
 from qfx.config import QConfig, observer_facts, reuses_input
 from qfx.dtypes import quantized_dtype
+from qfx.errors import ConfigError
 from qfx.graph import GraphView, Param
+from qfx.graph.provenance import describe
 from qfx.ops import Op
 from qfx.passes.annotate.inputs import activations, parameter_slots, weight_and_bias
 from qfx.passes.annotate.instances import Found, Instance, Left
+from qfx.passes.interface import Interface
 from qfx.qparams import product_scale
 from qfx.specs import Solution, Spec, SpecBook, Ticket
 
@@ -31,6 +34,7 @@ class Sites:
         own: values observed as the output of an instance; every reader sees them quantized.
         readers: value -> instance roots that read it quantized, for values only observed on behalf of readers.
         edges: (value, root) observed again for one reader, whose spec differs.
+        given: values that are quantized already; nobody observes them.
         weights: functional weight -> factory of an observer -> the op that reads it so, and the roots that do.
     """
 
@@ -40,22 +44,27 @@ class Sites:
     readers: dict[Node, list[Node]] = field(default_factory=dict)
     edges: dict[tuple[Node, Node], Ticket] = field(default_factory=dict)
     weights: dict[Node, dict[Any, tuple[Op, list[Node]]]] = field(default_factory=dict)
+    given: set[Node] = field(default_factory=set)
     solution: Solution | None = None
     _specs: dict[Ticket, Spec] = field(default_factory=dict)
     _carried: dict[Node, Node] = field(default_factory=dict)
 
 
-def place(view: GraphView, found: Found, fallback: QConfig | None) -> Sites:
+def place(view: GraphView, found: Found, fallback: QConfig | None, crossing: Interface | None = None) -> Sites:
     """Ask for every site, in graph order, and solve.
 
     Args:
         view: the graph.
         found: the instances.
         fallback: observes the input of an op whose own observer is fixed (sigmoid's knows only its output's range).
+        crossing: what enters or leaves the graph quantized.
     """
-    sites = Sites()
+    sites, crossing = Sites(), crossing or Interface()
+    sites.given = crossing.given
     for node in view.gm.graph.nodes:
         instance = found.of.get(node)
+        if node in crossing.takes:
+            _taken(sites, crossing, node)
         if instance is None:
             continue
         if node is instance.root:
@@ -90,10 +99,10 @@ def _inputs(view: GraphView, sites: Sites, instance: Instance, fallback: QConfig
     for slot, value in activations(view, instance.root, instance.roles):
         if reuses_input(instance.qconfig):
             spec = sites._specs[sites.tickets[sites._carried.get(value, value)]]
-        ticket = _value(sites, instance, slot, value, spec, owner)
+        ticket = _value(sites, instance.root, slot, value, spec, owner)
         if instance.kind == "same" and shared and sites._specs[shared[0]] != sites._specs[ticket]:
             # Two observers that cannot be one (a fixed range, say): this reader sees the value through its own.
-            ticket = _edge(sites, instance, slot, value, sites._specs[shared[0]], owner)
+            ticket = _edge(sites, instance.root, slot, value, sites._specs[shared[0]], owner)
         shared.append(ticket)
     if instance.kind == "same":
         for other in shared[1:]:
@@ -106,33 +115,50 @@ def _first_input(view: GraphView, sites: Sites, instance: Instance) -> None:
     """What is quantized when the model runs: the first input of the layer, seen by this layer only."""
     owner = f"{instance.pattern} at {instance.root.name}"
     slot, value = next(activations(view, instance.root, instance.roles))
-    _edge(sites, instance, slot, value, _spec(instance.qconfig.activation), owner)
+    _edge(sites, instance.root, slot, value, _spec(instance.qconfig.activation), owner)
     if instance.root.op != "call_module":
         _functional_weight(view, sites, instance)
 
 
-def _value(sites: Sites, instance: Instance, slot: str, value: Node, spec: Spec, owner: str) -> Ticket:
+def _taken(sites: Sites, crossing: Interface, node: Node) -> None:
+    """The inputs a node wants quantized, and the result of a module that keeps its observer by itself."""
+    qconfig, owner = crossing.qconfigs.get(node), f"quantized inputs of {node.name}"
+    if qconfig is None:
+        raise ConfigError(
+            f"{describe(node)} wants quantized values, and the mapping has no global configuration for it"
+        )
+    for index, value in enumerate(crossing.inputs(node)):
+        _value(sites, node, f"q{index}", value, _spec(qconfig.activation), owner)
+    if node in crossing.watched:
+        spec = _spec(qconfig.activation)
+        ticket = sites.book.output(node.name, spec, owner=owner)
+        sites._specs[ticket] = spec
+        sites.tickets[node] = ticket
+        sites.own.add(node)
+
+
+def _value(sites: Sites, root: Node, slot: str, value: Node, spec: Spec, owner: str) -> Ticket:
     source = sites._carried.get(value, value)
     known = sites.tickets.get(source)
     if known is not None:
         if sites._specs[known].dtype != spec.dtype:
-            return _edge(sites, instance, slot, source, spec, owner)
-        if source not in sites.own:
-            sites.readers[source].append(instance.root)
+            return _edge(sites, root, slot, source, spec, owner)
+        if source not in sites.own and source not in sites.given:
+            sites.readers[source].append(root)
         return known
     ticket = sites.book.output(source.name, spec, owner=owner)
     sites._specs[ticket] = spec
     sites.tickets[source] = ticket
-    sites.readers[source] = [instance.root]
+    sites.readers[source] = [] if source in sites.given else [root]
     return ticket
 
 
-def _edge(sites: Sites, instance: Instance, slot: str, value: Node, spec: Spec, owner: str) -> Ticket:
-    ticket = sites.book.site(instance.root.name, f"{slot}:{value.name}", spec, owner=owner)
+def _edge(sites: Sites, root: Node, slot: str, value: Node, spec: Spec, owner: str) -> Ticket:
+    ticket = sites.book.site(root.name, f"{slot}:{value.name}", spec, owner=owner)
     sites._specs[ticket] = spec
-    sites.edges[value, instance.root] = ticket
-    if instance.root in sites.readers.get(value, ()):
-        sites.readers[value].remove(instance.root)
+    sites.edges[value, root] = ticket
+    if root in sites.readers.get(value, ()):
+        sites.readers[value].remove(root)
     return ticket
 
 

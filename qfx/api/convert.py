@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch.fx import GraphModule
 
 from qfx.api.doubts import check_doubts, check_downgrades, check_dropped, check_lowered
 from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
+from qfx.api.parts import after_conversion, before_conversion
 from qfx.api.pause import no_collections
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
@@ -57,11 +59,21 @@ def convert_to_reference_fx(
         >>> qfx.convert_to_reference_fx(prepared)(x).shape
         torch.Size([8, 4])
     """
-    return _finished(_reference(graph_module, convert_custom_config, qconfig_mapping, strict))
+
+    def inner(module: GraphModule) -> GraphModule:
+        return convert_to_reference_fx(module, convert_custom_config, strict=strict)
+
+    return _finished(_reference(graph_module, convert_custom_config, qconfig_mapping, strict, inner))
 
 
-def _reference(graph_module: GraphModule, convert_custom_config: Any, qconfig_mapping: Any, strict: bool) -> Context:
-    """The reference graph, not yet compiled, in the context it was made in."""
+def _reference(
+    graph_module: GraphModule,
+    convert_custom_config: Any,
+    qconfig_mapping: Any,
+    strict: bool,
+    inner: Callable[[GraphModule], GraphModule],
+) -> Context:
+    """The reference graph, not yet compiled, in the context it was made in; `inner` converts standalone modules."""
     if not isinstance(graph_module, ObservedGraphModule):
         raise ConfigError(
             f"convert takes what prepare_fx returned, got {type(graph_module).__name__}; "
@@ -74,11 +86,12 @@ def _reference(graph_module: GraphModule, convert_custom_config: Any, qconfig_ma
         if isinstance(convert_custom_config, dict)
         else (convert_custom_config or ConvertCustomConfig())
     )
-    if custom.observed_to_quantized_mapping:
-        raise ConfigError("observed_to_quantized_mapping is not built yet; see docs/roadmap.md")
     gm = graph_module.draft(shared=only_read(graph_module, graph_module.plan["instances"]))
     context = Context.of(gm)
+    gm.plan = {**gm.plan, "given": list(gm.plan["given"]), "takes": dict(gm.plan["takes"])}
+    before_conversion(context, gm.plan, custom.observed_to_quantized_mapping)
     converted = convert(context, gm.plan["instances"])
+    after_conversion(context, gm.plan, inner)
     drop_dead_code(gm, context)
     if strict:
         check_downgrades(gm)
@@ -177,7 +190,11 @@ def convert_fx(
         raise ConfigError(f"there is no target {chosen!r}; use one of {', '.join(TARGETS)}")
     if keep_original_weights:
         raise ConfigError("keep_original_weights is not built yet; see docs/roadmap.md")
-    context = _reference(graph_module, convert_custom_config, qconfig_mapping, strict)
+
+    def inner(module: GraphModule) -> GraphModule:
+        return convert_fx(module, convert_custom_config, target=target, strict=strict, passes=passes)
+
+    context = _reference(graph_module, convert_custom_config, qconfig_mapping, strict, inner)
     if chosen == "onednn":
         _refuse_whole(context)
     stages: dict[str, tuple[Step, ...]] = {"convert": (), "lower": LOWERED.get(chosen, ())}

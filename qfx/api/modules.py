@@ -13,5 +13,9 @@ class ObservedGraphModule(KeptGraphModule):
     """What `prepare_fx` returns: float, with observers; run it on calibration data, then convert it."""
 
 
+class ObservedStandaloneGraphModule(ObservedGraphModule):
+    """A standalone module inside a prepared model, prepared as a model of its own."""
+
+
 class QuantizedGraphModule(KeptGraphModule):
     """What `convert_fx` returns."""

@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 
 from qfx.api.honoured import check_honoured, check_unused, choices
 from qfx.api.modules import FusedGraphModule, ObservedGraphModule, QuantizedGraphModule
+from qfx.api.parts import interface, observe_custom, prepare_standalone, whole_classes, whole_names
 from qfx.api.pause import no_collections
 from qfx.api.stages import prepare_stages, with_passes
 from qfx.capture import capture
@@ -30,6 +31,7 @@ from qfx.passes.annotate.inputs import weight_and_bias
 from qfx.passes.annotate.instances import Found, find
 from qfx.passes.annotate.sites import Sites, place
 from qfx.passes.annotate.tensors import not_float
+from qfx.passes.interface import Interface
 from qfx.passes.observe import observe
 from qfx.passes.pipeline import Context, Pipeline, Step, run_steps
 from qfx.passes.train import train_weights
@@ -174,11 +176,12 @@ def _prepared(
         raise ConfigError(f"{caller} needs a QConfigMapping; start from get_default_qconfig_mapping()")
     if not isinstance(example_inputs, tuple | list):
         raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
-    _refuse_unbuilt(custom, equalization)
+    if equalization:
+        raise ConfigError(f"{caller} cannot honour _equalization_config yet; see docs/roadmap.md")
     gm = capture(
         model,
-        skipped_names=custom.non_traceable_module_names,
-        skipped_classes=custom.non_traceable_module_classes,
+        skipped_names=whole_names(custom),
+        skipped_classes=whole_classes(custom),
         examples=example_inputs,
         inference=not training,
         draft=True,
@@ -189,12 +192,25 @@ def _prepared(
     context = Context.of(gm)
     stages = prepare_stages(given, is_qat=training)
     run_steps(gm, Pipeline("prepare", with_passes(stages, passes)).steps, context)
-    found, sites = _annotate(context, backend, mapping, example_inputs)
+    crossing = interface(context, custom, mapping)
+
+    def inner(module: nn.Module, qconfigs: Any, examples: Any, inside: Any, backend_inside: Any) -> ObservedGraphModule:
+        its_backend = backend_inside if backend_inside is not None else given
+        options: dict[str, Any] = {"passes": passes, "strict": strict, "training": training}
+        return _prepared(caller, module, qconfigs, examples, inside, its_backend, **options)
+
+    prepare_standalone(context, custom, mapping, crossing, inner)
+    observe_custom(context, custom, crossing)
+    found, sites = _annotate(context, backend, mapping, example_inputs, crossing)
     check_honoured(gm, chosen, found, strict)
-    plan = _plan(context.view, found, sites) | {
-        "bytes_before": state_bytes(model),
-        "preserved": custom.preserved_attributes,
-    }
+    plan = (
+        _plan(context.view, found, sites)
+        | crossing.plan()
+        | {
+            "bytes_before": state_bytes(model),
+            "preserved": custom.preserved_attributes,
+        }
+    )
     observe(context, sites)
     if training:
         train_weights(context, found)
@@ -224,11 +240,13 @@ def _check_float32(view: GraphView, found: Found) -> None:
             )
 
 
-def _annotate(context: Context, backend: BackendConfig, mapping: QConfigMapping, examples: Any) -> tuple[Found, Sites]:
+def _annotate(
+    context: Context, backend: BackendConfig, mapping: QConfigMapping, examples: Any, crossing: Interface
+) -> tuple[Found, Sites]:
     view: GraphView = context.view
     found = find(view, compiled(backend), not_float(view, examples))
     _check_float32(view, found)
-    return found, place(view, found, mapping.global_qconfig)
+    return found, place(view, found, mapping.global_qconfig, crossing)
 
 
 def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
@@ -252,19 +270,6 @@ def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
     reasons = {name: left.why for name, left in found.left.items()}
     downgrades = [name for name, left in found.left.items() if left.downgrade is not None]
     return {"instances": instances, "float": reasons, "downgrades": downgrades, "groups": groups}
-
-
-def _refuse_unbuilt(custom: PrepareCustomConfig, equalization: Any) -> None:
-    asked = {
-        "_equalization_config": equalization,
-        "standalone modules": custom.standalone_module_names or custom.standalone_module_classes,
-        "float_to_observed_mapping": custom.float_to_observed_mapping,
-        "input_quantized_indexes": custom.input_quantized_indexes,
-        "output_quantized_indexes": custom.output_quantized_indexes,
-    }
-    unbuilt = [name for name, value in asked.items() if value]
-    if unbuilt:
-        raise ConfigError(f"prepare_fx cannot honour {', '.join(unbuilt)} yet; see docs/roadmap.md")
 
 
 def _preserve(model: nn.Module, gm: GraphModule, names: list[str]) -> None:

@@ -131,7 +131,8 @@ def test_containers_and_integers_are_not_observed() -> None:
     assert shape(gm) == ["getitem", "*", "fc", "*", "add", "table", "*", "add", "*"]
     assert gm.plan["float"] == {
         "getitem": "it takes an item out of an input, and computes no float tensor",
-        "table": "its inputs are indices, so only its table can be quantized, by float_qparams_weight_only_qconfig (global)",
+        "table": "its inputs are indices, so only its table can be quantized, by "
+        "float_qparams_weight_only_qconfig (global)",
     }
 
 

@@ -1,0 +1,128 @@
+"""Where quantized values cross the edges of a graph: its inputs and outputs, and modules quantized on their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.fx import Node
+
+from qfx.errors import ConfigError
+from qfx.graph.provenance import describe
+from qfx.passes.pipeline import Context
+
+
+@dataclass(slots=True)
+class Interface:
+    """What crosses, by node.
+
+    Attributes:
+        given: nodes whose value is quantized already: inputs of the model, results of such modules.
+        takes: node -> positions of the inputs it wants quantized; of the output node, positions among the results.
+        watched: modules that want the observer of their result, which is quantized.
+        qconfigs: node -> what observes the inputs it wants quantized.
+    """
+
+    given: set[Node] = field(default_factory=set)
+    takes: dict[Node, tuple[int, ...]] = field(default_factory=dict)
+    watched: set[Node] = field(default_factory=set)
+    qconfigs: dict[Node, Any] = field(default_factory=dict)
+
+    def inputs(self, node: Node) -> list[Node]:
+        """The values a node wants quantized.
+
+        Raises:
+            ConfigError: there is no such input or output.
+        """
+        values = results(node) if node.op == "output" else list(node.args)
+        found = []
+        for index in self.takes.get(node, ()):
+            value = values[index] if index < len(values) else None
+            if not isinstance(value, Node):
+                what = "output" if node.op == "output" else f"input of {describe(node)}"
+                raise ConfigError(
+                    f"there is no {what} number {index} to be quantized; it has {len(values)}, counted from 0"
+                )
+            found.append(value)
+        return found
+
+    def plan(self) -> dict[str, Any]:
+        """The same as plain data, by name."""
+        return {
+            "given": sorted(node.name for node in self.given),
+            "takes": {node.name: list(positions) for node, positions in self.takes.items()},
+            "watched": sorted(node.name for node in self.watched),
+        }
+
+
+def results(output: Node) -> list[Any]:
+    """The values a graph returns, one or several."""
+    returned: Any = output.args[0]
+    return list(returned) if isinstance(returned, list | tuple) else [returned]
+
+
+def placeholders(nodes: Iterable[Node], indexes: list[int]) -> list[Node]:
+    """The inputs of a graph with these positions.
+
+    Raises:
+        ConfigError: there is no such input.
+    """
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    wrong = [index for index in indexes if index >= len(inputs)]
+    if wrong:
+        raise ConfigError(
+            f"input_quantized_indexes names input {wrong[0]}; the model has {len(inputs)}, counted from 0"
+        )
+    return [inputs[index] for index in indexes]
+
+
+def open_up(context: Context, plan: dict[str, Any]) -> None:
+    """Let quantized values in: those that are given are dequantized before they are read.
+
+    Args:
+        context: the graph under conversion, its observers still in it.
+        plan: what `Interface.plan` gave.
+    """
+    g, view = context.rewriter, context.view
+    for node in list(g.gm.graph.nodes):
+        if node.name not in plan["given"]:
+            continue
+        readers = list(node.users)
+        after = node
+        while node.op == "placeholder" and after.next.op == "placeholder":
+            after = after.next
+        with g.at(after.next, (node,)):
+            back = g.method("dequantize", node)
+        for reader in readers:
+            reader.replace_input_with(node, back)
+            view.forget(reader)
+
+
+def hand_out(context: Context, plan: dict[str, Any]) -> None:
+    """Let quantized values out: whoever wants one reads it before it is dequantized.
+
+    Args:
+        context: the reference graph.
+        plan: what `Interface.plan` gave.
+
+    Raises:
+        ConfigError: the value is not quantized after all.
+    """
+    view = context.view
+    for node in list(context.rewriter.gm.graph.nodes):
+        positions = plan["takes"].get(node.name, ())
+        if not positions:
+            continue
+        values = results(node) if node.op == "output" else list(node.args)
+        for position in positions:
+            back = values[position]
+            if not isinstance(back, Node) or view.read(back).op.name != "dequantize":
+                raise ConfigError(
+                    f"{describe(node)} wants its value {position} quantized, and {back} is not: what makes it stays "
+                    "float; configure that operator, or leave the index out"
+                )
+            source: Any = back.args[0]
+            node.replace_input_with(back, source)
+            view.forget(node)
+            context.rewriter.erase_if_unused(back)

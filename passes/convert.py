@@ -69,7 +69,13 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     solved = _Solved([_ready(context, node) for node in observed] + [layer.observer for layer in layers])
     names = _Names(context)
     scales: dict[Node, Scale] = {}
+    plan: Any = gm.plan
+    left = plan.get("left_out", {})
     for node, observer in zip(observed, solved.observers, strict=False):
+        if left and _reads_or_gives_only(node, left, instances):
+            solved.seen(observer)
+            _splice(context, node, node.args[0])
+            continue
         _replace(context, node, observer, solved, names, found, scales)
     paths: dict[int, list[str]] = {}
     for path, module in gm.named_modules(remove_duplicate=False):
@@ -83,6 +89,13 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
         _reference(context, layer, solved.of(layer.observer), paths[id(layer.called)], copies)
     keep_within(context, scales, frozenset(name for name, instance in instances.items() if instance["weighted"]))
     return found
+
+
+def _reads_or_gives_only(observer: Node, left: dict[str, str], instances: dict[str, dict[str, Any]]) -> bool:
+    """Whether an observer stands between ops left out by the mapping for convert, and none that is quantized."""
+    kept = {name for instance in instances.values() for name in instance["nodes"]}
+    around = [*observer.all_input_nodes, *observer.users]
+    return any(node.name in left for node in around) and not any(node.name in kept for node in around)
 
 
 def only_read(gm: GraphModule, instances: dict[str, dict[str, Any]]) -> Iterator[nn.Module]:

@@ -29,14 +29,15 @@ def choose(gm: GraphModule, mapping: QConfigMapping) -> None:
         scope, scope_type = _scope(node)
         index = calls[scope, kind]
         calls[scope, kind] += 1
-        node.meta[KEY] = resolve(
-            mapping,
-            object_types=[kind],
-            module_path=path if node.op == "call_module" else scope,
-            index=index,
-            scope=scope,
-            scope_type=None if node.op == "call_module" else scope_type,
-        )
+        asked: dict[str, Any] = {
+            "object_types": [kind],
+            "module_path": path if node.op == "call_module" else scope,
+            "index": index,
+            "scope": scope,
+            "scope_type": None if node.op == "call_module" else scope_type,
+        }
+        found = resolve(mapping, **asked)
+        node.meta[KEY] = Resolved(found.qconfig, found.entry, asked)
 
 
 def choice(node: Node) -> Resolved | None:

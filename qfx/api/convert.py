@@ -11,6 +11,7 @@ from qfx.api.doubts import check_doubts, check_downgrades, check_dropped, check_
 from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
 from qfx.api.parts import after_conversion, before_conversion
 from qfx.api.pause import no_collections
+from qfx.api.skip import leave_out
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError
@@ -39,7 +40,8 @@ def convert_to_reference_fx(
         graph_module: what `prepare_fx` returned, after calibration. Not changed.
         convert_custom_config: attributes to keep.
         _remove_qconfig: accepted for the original's sake; the result carries no qconfig either way.
-        qconfig_mapping: not built yet.
+        qconfig_mapping: leaves layers out after all: entries of the mapping for prepare, each with the same
+            configuration or None. None as a whole quantizes all that was prepared.
         backend_config: accepted for the original's sake; prepare decided what the backend can do.
         strict: doubtful statistics (an observer that never ran, NaN, infinity), values left unquantized and what
             `prepare_fx` could not honour are errors instead of warnings.
@@ -79,8 +81,6 @@ def _reference(
             f"convert takes what prepare_fx returned, got {type(graph_module).__name__}; "
             "call prepare_fx on the model first"
         )
-    if qconfig_mapping is not None:
-        raise ConfigError("a QConfigMapping for convert is not built yet; leave layers out of the one for prepare_fx")
     custom = (
         ConvertCustomConfig.from_dict(convert_custom_config)
         if isinstance(convert_custom_config, dict)
@@ -89,6 +89,8 @@ def _reference(
     gm = graph_module.draft(shared=only_read(graph_module, graph_module.plan["instances"]))
     context = Context.of(gm)
     gm.plan = {**gm.plan, "given": list(gm.plan["given"]), "takes": dict(gm.plan["takes"])}
+    if qconfig_mapping is not None:
+        leave_out(gm, qconfig_mapping)
     before_conversion(context, gm.plan, custom.observed_to_quantized_mapping)
     converted = convert(context, gm.plan["instances"])
     after_conversion(context, gm.plan, inner)
@@ -124,9 +126,15 @@ def _preserved(prepared: ObservedGraphModule, custom: ConvertCustomConfig) -> li
     return [*prepared.plan.get("preserved", ()), *custom.preserved_attributes]
 
 
-def _refuse_whole(context: Context) -> None:
+def _refuse_for_plain_integers(context: Context) -> None:
     """The onednn target has plain integers for activations, and no kernel that quantizes them in the call."""
     plan: dict[str, Any] = getattr(context.view.gm, "plan", {})
+    crossing = [*plan["given"], *plan["takes"]]
+    if crossing:
+        raise ConfigError(
+            f"{crossing[0]} takes or gives quantized tensors, and the target 'onednn' has plain integers, which do not "
+            "tell their scale; use the target 'native', or let floats cross the edges of the graph"
+        )
     found = [name for name, instance in plan["instances"].items() if instance["kind"] in WHOLE]
     if found:
         raise ConfigError(
@@ -158,7 +166,8 @@ def convert_fx(
         graph_module: what `prepare_fx` returned, after calibration. Not changed.
         convert_custom_config: attributes to keep.
         _remove_qconfig: accepted for the original's sake.
-        qconfig_mapping: not built yet.
+        qconfig_mapping: leaves layers out after all: entries of the mapping for prepare, each with the same
+            configuration or None. None as a whole quantizes all that was prepared.
         backend_config: accepted for the original's sake.
         keep_original_weights: not built yet.
         target: ``"native"`` (default: PyTorch's quantized kernels, the engine chosen layer by layer while
@@ -196,7 +205,7 @@ def convert_fx(
 
     context = _reference(graph_module, convert_custom_config, qconfig_mapping, strict, inner)
     if chosen == "onednn":
-        _refuse_whole(context)
+        _refuse_for_plain_integers(context)
     stages: dict[str, tuple[Step, ...]] = {"convert": (), "lower": LOWERED.get(chosen, ())}
     steps = with_passes(stages, passes)
     if steps:

@@ -209,6 +209,7 @@ def _prepared(
         | {
             "bytes_before": state_bytes(model),
             "preserved": custom.preserved_attributes,
+            "mapping": mapping,
         }
     )
     observe(context, sites)

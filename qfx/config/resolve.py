@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -46,10 +46,12 @@ class Resolved:
     Attributes:
         qconfig: ``None`` means float.
         entry: the line of the mapping; collect these and give them to ``unused_entries``.
+        asked: what was looked up, to ask another mapping the same: arguments of ``resolve``.
     """
 
     qconfig: QConfigAny
     entry: Entry
+    asked: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def why(self) -> str:

@@ -1,0 +1,86 @@
+"""A mapping for convert leaves layers out that were prepared."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import qfx
+from qfx.errors import ConfigError
+from qfx.nn import quantized
+
+QCONFIG = qfx.get_default_qconfig("x86")
+X = torch.randn(6, 5)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair, self.last = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5)), nn.Linear(5, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.mul(torch.add(self.pair(x), 4), 5))
+
+
+def _mapping(**changed: Any) -> qfx.QConfigMapping:
+    table: dict[Any, Any] = {nn.Linear: QCONFIG, torch.add: QCONFIG, torch.mul: QCONFIG}
+    mapping = qfx.QConfigMapping().set_module_name("pair.0", changed.get("first", QCONFIG))
+    for kind, qconfig in table.items():
+        mapping.set_object_type(kind, changed.get(kind.__name__, qconfig))
+    return mapping
+
+
+def _prepared() -> Any:
+    prepared = qfx.prepare_fx(Net().eval(), _mapping(), (X,))
+    prepared(X)
+    return prepared
+
+
+def test_a_layer_is_left_out_by_its_name() -> None:
+    made = qfx.convert_fx(_prepared(), qconfig_mapping=_mapping(first=None))
+    kinds = [type(made.get_submodule(path)) for path in ("pair.0", "pair.1", "last")]
+    assert kinds == [nn.Linear, quantized.Linear, quantized.Linear]
+    assert qfx.explain(made)["pair_0"].reasons == ("the mapping for convert leaves it float (module_name 'pair.0')",)
+
+
+def test_a_kind_is_left_out_but_for_a_name() -> None:
+    prepared = _prepared()
+    made = qfx.convert_fx(prepared, qconfig_mapping=_mapping(Linear=None))
+    kinds = [type(made.get_submodule(path)) for path in ("pair.0", "pair.1", "last")]
+    assert kinds == [quantized.Linear, nn.Linear, nn.Linear]
+    assert (made(X) - prepared(X)).abs().max() < 1
+    everything = qfx.convert_fx(prepared)
+    assert type(everything.last) is quantized.Linear
+
+
+def test_a_function_between_quantized_layers_is_left_out() -> None:
+    made = qfx.convert_fx(_prepared(), qconfig_mapping=_mapping(mul=None))
+    assert [e.status for e in qfx.explain(made) if e.op == "mul"] == ["float"]
+
+
+def test_a_pickled_model_is_asked_the_same() -> None:
+    prepared = pickle.loads(pickle.dumps(_prepared()))
+    made = qfx.convert_fx(prepared, qconfig_mapping=_mapping(first=None))
+    assert type(made.get_submodule("pair.0")) is nn.Linear
+
+
+def test_the_reference_graph_leaves_them_out_too() -> None:
+    made = qfx.convert_to_reference_fx(_prepared(), qconfig_mapping=_mapping(first=None))
+    assert type(made.get_submodule("pair.0")) is nn.Linear
+
+
+@pytest.mark.parametrize(
+    ("mapping", "said"),
+    [
+        (_mapping().set_module_name("nowhere", None), "Expected key nowhere in convert module_name_qconfigs"),
+        (_mapping(first=qfx.default_qconfig), "module_name_qconfigs pair.0 to be the same as in prepare, or None"),
+        (3, "qconfig_mapping is a QConfigMapping or its dictionary, got int"),
+    ],
+)
+def test_another_mapping_is_refused(mapping: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        qfx.convert_fx(_prepared(), qconfig_mapping=mapping)

@@ -68,6 +68,10 @@ def convert_to_reference_fx(
     return _finished(_reference(graph_module, convert_custom_config, qconfig_mapping, strict, inner))
 
 
+# Parts of a prepared model's plan that a converted one has no use for
+_OF_PREPARED = ("mapping", "left_out", "watched")
+
+
 def _reference(
     graph_module: GraphModule,
     convert_custom_config: Any,
@@ -101,7 +105,7 @@ def _reference(
     check_doubts(converted, strict)
     instances = {name: {k: v for k, v in each.items() if k != "qconfig"} for name, each in gm.plan["instances"].items()}
     plan = {
-        **gm.plan,
+        **{key: value for key, value in gm.plan.items() if key not in _OF_PREPARED},
         "instances": instances,
         "problems": converted.problems | converted.constants,
         "shapes": converted.shapes,

@@ -171,9 +171,6 @@ def test_infinity_in_one_batch_does_not_spoil_the_result() -> None:
 def test_only_prepared_models_are_taken() -> None:
     with pytest.raises(ConfigError, match="call prepare_fx on the model first"):
         qfx.convert_to_reference_fx(torch.fx.symbolic_trace(Net()))
-    prepared = qfx.prepare_fx(Net().eval(), MAPPING, (X,))
-    with pytest.raises(ConfigError, match="not built yet"):
-        qfx.convert_to_reference_fx(prepared, qconfig_mapping=MAPPING)
 
 
 def test_own_passes_run_after_the_stage_they_are_named_for() -> None:

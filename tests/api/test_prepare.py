@@ -183,9 +183,6 @@ def test_bad_requests_are_refused() -> None:
         qfx.prepare_fx(nn.Sequential(nn.BatchNorm2d(4)).train(), MAPPING, (X,))
     with pytest.raises(ConfigError, match="no stage is called lower"):
         prepared(model, X, passes={"lower": []})
-    custom = qfx.PrepareCustomConfig().set_input_quantized_indexes([0])
-    with pytest.raises(ConfigError, match="input_quantized_indexes yet"):
-        prepared(model, X, prepare_custom_config=custom)
 
 
 def test_a_pass_of_your_own_runs_after_its_stage() -> None:

@@ -103,7 +103,8 @@ def _unary(op: Op) -> Rule:
     def lower_unary(m: Match, g: Rewriter) -> Node:
         if layer is not None and m.op.node.op == "call_module":
             y = _layer(m, g, layer)
-        elif kernel.call is None:
+        elif kernel.call is None or (op is ops.sigmoid and m.op.node.op == "call_module"):
+            # The parameters of the result are those the call gives anyway
             y = g.same(m.op, {m.op.inputs[0]: m.x})
         else:
             y = g.call(kernel.call, *kernel.arrange(m.x, m.scale, m.zero_point, m.op.attrs))

@@ -31,6 +31,9 @@ from qfx.passes.weights import along_output_channels
 from qfx.qparams import QParams
 from qfx.spellings import module_spelling
 
+CODES_KEY = "qfx_codes"
+"""Metadata of a quantize node: the first and the last code its observer had."""
+
 REFERENCE: dict[type[nn.Module], Any] = {
     getattr(nn, name): getattr(reference, name)
     for name in ("Linear", *(f"{kind}{n}d" for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3)))
@@ -238,6 +241,7 @@ def _replace(
             quantized = g.call(torch.quantize_per_tensor, value, *arguments, qparams.dtype)
             if dtypes.code_range(observer.dtype) == (0, 255) and not isinstance(context.view.value(value), Param):
                 scales[quantized] = _scale(observer, qparams)
+        quantized.meta[CODES_KEY] = (qparams.quant_min, qparams.quant_max)
         back = g.method("dequantize", quantized)
     _splice(context, node, back)
 

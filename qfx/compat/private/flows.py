@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule
 
 from qfx.api.convert import convert_fx, convert_to_reference_fx
+from qfx.api.modules import QuantizedGraphModule
 from qfx.api.prepare import prepare_fx, prepare_qat_fx
 from qfx.errors import ConfigError
 from qfx.nn.quantized import FloatFunctional, FXFloatFunctional
+from qfx.passes.decompose import decompose
+from qfx.passes.pipeline import Context
 
 
 def _check_is_graph_module(model: Any) -> None:
@@ -62,3 +66,23 @@ def _convert_fx(
     """`convert_to_reference_fx`, or `convert_fx`."""
     convert = convert_to_reference_fx if is_reference else convert_fx
     return convert(graph_module, convert_custom_config, _remove_qconfig, qconfig_mapping, backend_config)
+
+
+def _convert_to_reference_decomposed_fx(
+    graph_module: GraphModule,
+    convert_custom_config: Any = None,
+    qconfig_mapping: Any = None,
+    backend_config: Any = None,
+) -> GraphModule:
+    """`convert_to_reference_fx`, spelled with plain integers and ``torch.ops.quantized_decomposed``.
+
+    Raises:
+        ModuleNotFoundError: this PyTorch does not ship these operators any more.
+    """
+    importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers them
+    made: Any = convert_to_reference_fx(graph_module, convert_custom_config, True, qconfig_mapping, backend_config)
+    draft = made.draft()
+    context = Context.of(draft)
+    decompose(draft, context)
+    draft.prune(draft.plan["preserved"])
+    return QuantizedGraphModule.adopt(draft)

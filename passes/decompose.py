@@ -63,6 +63,7 @@ def decompose(gm: GraphModule, context: Context) -> bool:
                 made = g.call(target, node.args[0], *arguments)
             g.replace(node, made)
     for module in gm.modules():
-        if getattr(module, "_IS_REFERENCE", False) and hasattr(module, "hand_out_plain_integers"):
-            module.hand_out_plain_integers()
+        plainly: Any = getattr(module, "hand_out_plain_integers", None)
+        if plainly is not None:
+            plainly()
     return True

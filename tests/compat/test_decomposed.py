@@ -43,8 +43,7 @@ def test_it_computes_what_the_reference_graph_computes(qconfig: Any) -> None:
     assert any(name.startswith("quantized_decomposed.quantize_per_tensor") for name in names)
     assert not any("quantize_per_tensor_dynamic" in name or name == "dequantize" for name in names)
     assert made.linear.is_decomposed
-    scale = float(getattr(prepared.activation_post_process_1, "calculate_qparams", lambda: (0.05,))()[0])
-    assert (made(x) - plain(x)).abs().max() <= 4 * scale  # a code next to a tie
+    assert (made(x) - plain(x)).abs().max() < 0.1  # a code next to a tie goes another way
 
 
 def test_codes_are_those_the_observer_had() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any
 
@@ -44,10 +45,17 @@ def cost(nodes: int) -> tuple[float, float]:
     return seconds / nodes * 1e6, log.steps / nodes
 
 
+def growth(small: int, large: int, rounds: int = 7) -> tuple[float, float]:
+    """Microseconds per node of a short and of a long chain: medians of rounds that run both, one after the other."""
+    cost(small)
+    measured = [(cost(small)[0], cost(large)[0]) for _ in range(rounds)]
+    few, many = map(statistics.median, zip(*measured, strict=True))
+    return few, many
+
+
 def rows() -> list[Row]:
-    cost(1_000)
-    small = min(cost(1_000)[0] for _ in range(5))
-    large, steps = cost(20_000)
+    small, large = growth(1_000, 20_000)
+    steps = cost(20_000)[1]
     huge, _ = cost(100_000)
     return [
         Row("matcher steps per node", steps, 2, "max", "steps"),

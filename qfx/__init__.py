@@ -16,6 +16,8 @@ Example:
 
 from __future__ import annotations
 
+from types import ModuleType as _ModuleType
+
 from qfx.api.convert import convert_fx as convert_fx
 from qfx.api.convert import convert_to_reference_fx as convert_to_reference_fx
 from qfx.api.modules import FusedGraphModule as FusedGraphModule
@@ -90,6 +92,7 @@ from qfx.exported import generate_numeric_debug_handle as generate_numeric_debug
 from qfx.exported import move_exported_model_to_eval as move_exported_model_to_eval
 from qfx.exported import move_exported_model_to_train as move_exported_model_to_train
 from qfx.fake_quantize import *  # noqa: F403  (listed in qfx.fake_quantize.__all__)
+from qfx.fake_quantize import _DerivedObserverOrFakeQuantize as _DerivedObserverOrFakeQuantize
 from qfx.jit import convert_dynamic_jit as convert_dynamic_jit
 from qfx.jit import convert_jit as convert_jit
 from qfx.jit import fuse_conv_bn_jit as fuse_conv_bn_jit
@@ -117,3 +120,13 @@ from qfx.report import summary as summary
 from qfx.tracer import QuantizationTracer as QuantizationTracer
 from qfx.tracing import trace as trace
 from qfx.utilities import *  # noqa: F403  (the helpers, listed in qfx.utilities.__all__)
+
+# Submodules are left out, so that ``from qfx import *`` does not rebind somebody's ``nn`` or ``ops``.
+__all__ = [
+    *(
+        n
+        for n, v in globals().items()
+        if not n.startswith("_") and n != "annotations" and not isinstance(v, _ModuleType)
+    ),
+    "_DerivedObserverOrFakeQuantize",
+]

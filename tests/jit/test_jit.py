@@ -106,3 +106,16 @@ def test_a_key_that_is_no_path_is_refused() -> None:
 def test_a_build_without_the_passes_says_so() -> None:
     with pytest.raises(KernelError, match="lacks _jit_pass_nowhere, which quantizes TorchScript; use"):
         compiled.compiled_pass("_jit_pass_nowhere")
+
+
+def test_a_prepared_dynamic_script_converts() -> None:
+    script, x = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()), torch.randn(2, 4)
+    made = qfx.convert_dynamic_jit(qfx.prepare_dynamic_jit(script, {"": qfx.default_dynamic_qconfig}))
+    assert "linear_dynamic" in str(made.inlined_graph)
+    torch.testing.assert_close(made(x), script(x), rtol=0.1, atol=0.1)
+
+
+def test_a_qconfig_is_made_of_scripted_observers() -> None:
+    scripted = qfx.script_qconfig(qfx.default_qconfig)
+    assert all(isinstance(each, torch.ScriptObject) for each in scripted)
+    assert qfx.script_qconfig_dict({"": qfx.default_qconfig, "fc": None})["fc"] is None

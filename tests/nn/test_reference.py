@@ -143,3 +143,16 @@ def test_gradients_and_modes_are_those_of_the_float_module():
     module.weight.requires_grad_(False)
     made = reference.Linear.from_float(module, qparams())
     assert (made.weight.requires_grad, made.bias.requires_grad, made.training) == (False, True, False)
+
+
+@pytest.mark.parametrize("scheme", [torch.per_tensor_affine, torch.per_channel_affine])
+def test_codes_of_a_quantized_tensor_stay_in_a_narrow_range(scheme):
+    """A solver may choose a range that cuts values off; what is cut off gets the last code, not one behind it."""
+    layer, many = nn.Linear(8, 3, bias=False), scheme == torch.per_channel_affine
+    scale = torch.tensor([0.01, 0.02, 0.03]) if many else torch.tensor(0.01)
+    told = {"qscheme": scheme, "dtype": torch.qint8, "scale": scale, "zero_point": torch.zeros_like(scale).int()}
+    made = reference.Linear.from_float(layer, told | {"axis": 0, "quant_min": -8, "quant_max": 7})
+    steps = scale.reshape(-1, 1) if many else scale
+    expected = (layer.weight / steps).round().clamp(-8, 7).to(torch.int8)
+    assert expected.min() == -8
+    assert torch.equal(made.get_quantized_weight().int_repr(), expected)

@@ -71,6 +71,12 @@ def quantized_weight(
         return weight.to(dtype)
     if plain:
         return plain_codes(weight, scale, zero_point, per_channel, axis, low, high, storage)
+    if high - low < 255 and dtype != torch.quint4x2:  # torch knows the ends of the dtype alone
+        shape = [1] * weight.dim()
+        if per_channel:
+            shape[axis] = -1
+        step, zero = scale.reshape(shape), zero_point.reshape(shape)
+        weight = torch.minimum(torch.maximum(weight, (low - zero) * step), (high - zero) * step)
     if per_channel:
         return torch.quantize_per_channel(weight, scale, zero_point, axis, dtype)
     return torch.quantize_per_tensor(weight, scale, zero_point, dtype)

@@ -17,6 +17,7 @@ NO_SOURCE = {
     "conftest": "settings every test shares",
     "documentation": "runs the examples in docstrings and README",
     "layers": "a rule about all sources",
+    "namespace": "asks every public name for its test",
     "packaging": "a rule about all sources",
     "repository": "a rule about all sources",
 }

@@ -60,6 +60,16 @@ def test_digits() -> None:
     assert abs(found["int8, native"] - found["int8, reference"]) < 0.5
 
 
+def test_digits_with_weights_of_4_bits() -> None:
+    out = run("05_digits_4_bits.py")
+    found = {name: float(value) for name, value in re.findall(r"│ ([a-z0-9_, ]+?) +│ ([\d.]+)%", out)}
+    solved = {name: value for name, value in found.items() if name.startswith("calibrated")}
+    assert len(solved) == 5
+    assert found["trained"] > max(solved.values())
+    assert "mean of 5 seeds" in out
+    assert "largest weight code: 8\n" in out  # of -8..7: four bits, on all of the models
+
+
 def test_custom_lowering() -> None:
     out = run("04_custom_lowering.py")
     found = {

@@ -130,6 +130,17 @@ def _preserved(prepared: ObservedGraphModule, custom: ConvertCustomConfig) -> li
     return [*prepared.plan.get("preserved", ()), *custom.preserved_attributes]
 
 
+def _refuse_devices(graph_module: GraphModule) -> None:
+    """Quantized kernels exist for the CPU only."""
+    named = [*graph_module.named_parameters(), *graph_module.named_buffers()]
+    away = next(((name, tensor.device) for name, tensor in named if tensor.device.type != "cpu"), None)
+    if away is not None:
+        raise ConfigError(
+            f"{away[0]} is on {away[1]}, and the quantized kernels run on the CPU only; call .cpu() on the prepared "
+            "model before convert_fx, or use convert_to_reference_fx, which runs anywhere"
+        )
+
+
 def _refuse_for_plain_integers(context: Context) -> None:
     """The onednn target has plain integers for activations, and no kernel that quantizes them in the call."""
     plan: dict[str, Any] = getattr(context.view.gm, "plan", {})
@@ -186,7 +197,7 @@ def convert_fx(
         A `QuantizedGraphModule`; ``plan["kernels"]`` names the kernel of each lowered node.
 
     Raises:
-        ConfigError: no such target or stage, or something that is not built.
+        ConfigError: no such target or stage, something that is not built, or a model on another device than the CPU.
         DowngradeError: `strict`, and something stays float that was to be quantized.
 
     Example:
@@ -207,6 +218,8 @@ def convert_fx(
     def inner(module: GraphModule) -> GraphModule:
         return convert_fx(module, convert_custom_config, target=target, strict=strict, passes=passes)
 
+    if chosen != "reference":
+        _refuse_devices(graph_module)
     context = _reference(graph_module, convert_custom_config, qconfig_mapping, strict, inner)
     if chosen == "onednn":
         _refuse_for_plain_integers(context)

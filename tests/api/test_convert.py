@@ -173,6 +173,14 @@ def test_only_prepared_models_are_taken() -> None:
         qfx.convert_to_reference_fx(torch.fx.symbolic_trace(Net()))
 
 
+def test_a_model_on_another_device_is_refused_by_name() -> None:
+    prepared = qfx.prepare_fx(nn.Sequential(nn.Linear(4, 4)).eval(), MAPPING, (torch.randn(2, 4),)).to("meta")
+    with pytest.raises(
+        ConfigError, match=r"0\.weight is on meta, and the quantized kernels run on the CPU only; call .cpu"
+    ):
+        qfx.convert_fx(prepared)
+
+
 def test_own_passes_run_after_the_stage_they_are_named_for() -> None:
     seen: dict[str, list[str]] = {}
 

@@ -103,3 +103,8 @@ def test_types_of_annotations() -> None:
     assert issubclass(qfx.MinMaxObserver, qfx.ObserverBase)
     assert isinstance(qfx.FakeQuantize(), qfx.ObserverOrFakeQuantize)
     assert isinstance(qfx.MinMaxObserver(), qfx.ObserverOrFakeQuantize)
+
+
+def test_every_name_is_in_the_page_for_those_who_come_from_the_original() -> None:
+    page = (ROOT / "docs" / "migrating.md").read_text()
+    assert [name for name in NAMES if f"| `{name}` | `qfx.{name}` |" not in page] == []

@@ -6,13 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
 from qfx import tracing
-from qfx.errors import NonTermination, PassError, QfxError, RuleError
+from qfx.errors import ConfigError, NonTermination, PassError, QfxError, RuleError
 from qfx.graph import GraphView
 from qfx.graph.check import fault
 from qfx.graph.copying import copied
@@ -290,6 +290,23 @@ def drop_dead_code(gm: GraphModule, context: Context) -> None:
     context.rewriter.drop_orphans()
 
 
+def _check_arguments(gm: Any, rules: Any, until: Any) -> None:
+    if not isinstance(gm, GraphModule):
+        raise ConfigError(
+            f"rewrite takes a GraphModule, got {type(gm).__name__}; make one by torch.fx.symbolic_trace(model), or by "
+            "torch.export.export(model, inputs).module()"
+        )
+    if isinstance(rules, Rule) or not isinstance(rules, Sequence):
+        raise ConfigError(
+            f"rewrite takes a list of rules, got {getattr(rules, 'name', type(rules).__name__)}; write [it]"
+        )
+    for each in rules:
+        if not isinstance(each, Rule):
+            raise ConfigError(f"rewrite takes rules made with @qfx.rule(pattern), got {each!r}")
+    if until not in ("once", "fixpoint"):
+        raise ConfigError(f"until= is 'once' or 'fixpoint', got {until!r}")
+
+
 def rewrite(
     gm: GraphModule, rules: Sequence[Rule], *, until: Literal["once", "fixpoint"] = "once", name: str = "rewrite"
 ) -> GraphModule:
@@ -304,9 +321,14 @@ def rewrite(
     Returns:
         A rewritten copy; ``result.meta["qfx_logs"]`` tells what each rule did.
 
+    Raises:
+        ConfigError: `gm` is no graph module, `rules` no list of rules, or there is no such `until`.
+        RuleError: a rule or its guard raised, or returned something unusable.
+
     Example:
         >>> simpler = qfx.rewrite(gm, [one_relu])  # doctest: +SKIP
     """
+    _check_arguments(gm, rules, until)
     result = copied(gm)
     stamp(result)
     context = Context.of(result)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from qfx.errors import PatternError
+from qfx.errors import PatternError, QfxError, RuleError
 from qfx.graph import Param
+from qfx.graph.provenance import describe
 from qfx.passes.rewriter import Rewriter
 from qfx.patterns import Match, Pattern
 from qfx.reject import Reject
@@ -38,14 +39,31 @@ class Rule:
     line: str
 
     def where(self, found: Match) -> bool | Reject:
-        """The first guard that says no, or True."""
+        """The first guard that says no, or True.
+
+        Raises:
+            RuleError: a guard raised, or answered with something else than a bool or a `Reject`.
+        """
         for guard in self.guards:
-            verdict = guard(found)
-            if verdict is not True:
-                if isinstance(verdict, Reject):
-                    return verdict
-                return Reject(f"refused by {getattr(guard, '__name__', guard)}", found.anchor)
+            try:
+                verdict = guard(found)
+            except QfxError:
+                raise
+            except Exception as error:
+                said = f"raised {type(error).__name__}: {error}"
+                raise RuleError(self._wrong(guard, found, said)) from error
+            if verdict is True:
+                continue
+            if isinstance(verdict, Reject):
+                return verdict
+            if verdict is not False:
+                raise RuleError(self._wrong(guard, found, f"returned {verdict!r}, not a bool or a Reject"))
+            return Reject(f"refused by {getattr(guard, '__name__', guard)}", found.anchor)
         return True
+
+    def _wrong(self, guard: Guard, found: Match, said: str) -> str:
+        name = getattr(guard, "__name__", repr(guard))
+        return f"rule {self.name} ({self.line}): its guard {name} {said}, at {describe(found.anchor)}"
 
 
 def rule(
@@ -59,7 +77,7 @@ def rule(
         priority: lower goes first.
 
     Raises:
-        PatternError: `pattern` is no pattern, or the function does not take (m, g).
+        PatternError: `pattern` is no pattern, a guard cannot be called, or the function does not take (m, g).
 
     Example:
         >>> from qfx import ops
@@ -72,9 +90,17 @@ def rule(
         ...     return g.call(ops.relu, m.x)
     """
     guards = tuple(where) if isinstance(where, list | tuple) else (where,)
+    strange = [guard for guard in guards if not callable(guard)]
+    if strange:
+        raise PatternError(f"where= takes functions of the match, got {strange[0]!r}")
+    if not isinstance(priority, int):
+        raise PatternError(f"priority= is a whole number, lower goes first; got {priority!r}")
 
     def make(function: Action) -> Rule:
-        line = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+        code = getattr(function, "__code__", None)
+        if code is None:
+            raise PatternError(f"@rule decorates a function (m, g), got {function!r}")
+        line = f"{code.co_filename}:{code.co_firstlineno}"
         if not isinstance(pattern, Pattern):
             raise PatternError(f"{line}: @rule takes a @pattern, got {pattern!r}")
         if len(inspect.signature(function).parameters) != 2:

@@ -53,7 +53,10 @@ def pattern(function: Callable[..., Any]) -> Pattern:
         >>> sorted(linear_relu.names)
         ['b', 'linear', 'w', 'x']
     """
-    line = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+    code = getattr(function, "__code__", None)
+    if code is None:
+        raise PatternError(f"@pattern decorates a function whose parameters are captures, got {function!r}")
+    line = f"{code.co_filename}:{code.co_firstlineno}"
     captures = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:

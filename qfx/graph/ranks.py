@@ -143,7 +143,7 @@ def _item(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(("add", "sub", "mul", "div", "pow"), _widest),
     **dict.fromkeys(("mean", "sum"), _reduced),
-    **dict.fromkeys(("squeeze", "unbind", "unflatten", "matmul", "repeat_interleave", "max", "min"), _unknown),
+    **dict.fromkeys(("squeeze", "unbind", "unflatten", "matmul", "repeat_interleave", "max", "min", "tile"), _unknown),
     "flatten": _flatten,
     "reshape": _listed("shape"),
     "expand": _listed("shape"),

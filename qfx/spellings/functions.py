@@ -42,6 +42,12 @@ def _tensor_split_sizes(found: Arguments) -> Arguments:
     return found | {"sizes": tuple(sizes) if isinstance(sizes, list) else sizes}
 
 
+def _only_a_format(found: Arguments) -> Arguments:
+    if not isinstance(found["memory_format"], torch.memory_format):
+        raise UnreadableCall("a conversion to another dtype or device")
+    return found
+
+
 def _no_dtype(found: Arguments) -> Arguments:
     # x.view(torch.int32) reads the same bytes as other numbers.
     shape = found["shape"]
@@ -115,6 +121,9 @@ def _activations() -> Iterator[CallSpelling]:
         "clip",
         "clip_",
     )
+    for end in ("min", "max"):
+        both = (f"clamp_{end}", f"clamp_{end}_")
+        yield from _calls(ops.clamp, f"input>x {end}", *(getattr(torch, name) for name in both), *both)
     for op, names in (
         (ops.sigmoid, "sigmoid"),
         (ops.tanh, "tanh"),
@@ -153,7 +162,7 @@ def _arithmetic() -> Iterator[CallSpelling]:
     yield from _calls(ops.sub, "x y", operator.sub, operator.isub)
     yield from _calls(ops.sub, "input>x other>y alpha=1", torch.sub, "sub", "sub_")
     yield from _calls(ops.mul, "x y", operator.mul, operator.imul)
-    yield from _calls(ops.mul, "input>x other>y", torch.mul, torch.multiply, "mul", "mul_")
+    yield from _calls(ops.mul, "input>x other>y", torch.mul, torch.multiply, "mul", "mul_", "multiply", "multiply_")
     yield from _calls(ops.div, "x y", operator.truediv, operator.itruediv)
     yield from _calls(ops.div, "input>x other>y rounding_mode=None", torch.div, "div", "div_")
     yield from _calls(ops.pow, "x y", operator.pow)
@@ -206,6 +215,7 @@ def _shapes() -> Iterator[CallSpelling]:
         ("input>x start_dim=0 end_dim=-1", ops.flatten, "flatten"),
         ("input>x dim sizes", ops.unflatten, "unflatten"),
         ("input>x dim0 dim1", ops.transpose, "transpose swapaxes swapdims"),
+        ("input>x source destination", ops.movedim, "movedim moveaxis"),
         ("input>x", ops.t, "t"),
         ("input>x dim=None", ops.squeeze, "squeeze squeeze_"),
         ("input>x dim", ops.unsqueeze, "unsqueeze unsqueeze_"),
@@ -224,11 +234,16 @@ def _shapes() -> Iterator[CallSpelling]:
     yield from _calls(ops.split, "x split_size>sizes dim=0", "split", adjust=_tensor_split_sizes)
     yield from _calls(ops.reshape, "input>x shape", torch.reshape)
     yield from _calls(ops.reshape, "x *shape", "reshape", "view", adjust=_no_dtype)
+    yield from _calls(ops.flatten, "input>x", torch.ravel, "ravel")
+    for op in (ops.flip, ops.tile):
+        yield from _calls(op, "input>x dims", getattr(torch, op.name))
+        yield from _calls(op, "x *dims", op.name)
     yield from _calls(ops.permute, "input>x dims", torch.permute)
     yield from _calls(ops.permute, "x *dims", "permute")
     yield from _calls(ops.expand, "x *shape", "expand")
     yield from _calls(ops.repeat, "x *repeats", "repeat")
     yield from _calls(ops.contiguous, "x memory_format=None", "contiguous")
+    yield from _calls(ops.contiguous, "x memory_format", "to", adjust=_only_a_format)
     for op, names in ((ops.cat, "cat concat concatenate"), (ops.stack, "stack")):
         for name in names.split():
             yield from _calls(op, "tensors>xs dim=0", getattr(torch, name))

@@ -13,7 +13,7 @@ from torch import nn
 
 import qfx
 from qfx import ops
-from qfx.errors import NonTermination, PassError, PatternError, RuleError
+from qfx.errors import ConfigError, NonTermination, PassError, PatternError, RuleError
 from qfx.graph.provenance import origins
 from qfx.passes import Context, FunctionPass, Pass, Pipeline, rewrite, run_steps
 
@@ -252,3 +252,71 @@ def test_a_chain_of_100_000_nodes() -> None:
     assert (len(gm.graph.nodes), len(out.graph.nodes)) == (100_002, 50_002)
     assert log.steps == 150_000  # three terms a match: one and a half steps per node, whatever the length
     assert torch.equal(out(torch.tensor([-1.0, 2.0])), torch.tensor([1.0, 2.0]))
+
+
+# -- wrong arguments -----------------------------------------------------------------------------------------------
+def _relus() -> torch.fx.GraphModule:
+    return torch.fx.symbolic_trace(nn.Sequential(nn.ReLU(), nn.ReLU()))
+
+
+@qfx.pattern
+def _two_relus(x: Any) -> Any:
+    return ops.relu(ops.relu(x))
+
+
+def _once(where: Any = ()) -> Any:
+    @qfx.rule(_two_relus, where=where)
+    def one_relu(m: Any, g: Any) -> Any:
+        return g.call(ops.relu, m.x)
+
+    return one_relu
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((nn.ReLU(), []), "rewrite takes a GraphModule, got ReLU; make one by torch.fx.symbolic_trace"),
+        ((_relus(), _once()), r"rewrite takes a list of rules, got one_relu; write \[it\]"),
+        ((_relus(), 3), "rewrite takes a list of rules, got int"),
+        ((_relus(), [_two_relus]), "rewrite takes rules made with @qfx.rule"),
+    ],
+)
+def test_rewrite_refuses_what_it_cannot_take(arguments: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        qfx.rewrite(*arguments)
+
+
+def test_rewrite_refuses_another_until() -> None:
+    with pytest.raises(ConfigError, match="until= is 'once' or 'fixpoint', got 'twice'"):
+        qfx.rewrite(_relus(), [], until="twice")  # type: ignore[arg-type]
+
+
+def test_rule_and_pattern_refuse_what_they_cannot_decorate() -> None:
+    with pytest.raises(PatternError, match="where= takes functions of the match, got 3"):
+        _once(3)
+    with pytest.raises(PatternError, match="priority= is a whole number"):
+        qfx.rule(_two_relus, priority="high")  # type: ignore[arg-type]
+    with pytest.raises(PatternError, match=r"@rule decorates a function \(m, g\), got 3"):
+        qfx.rule(_two_relus)(3)  # type: ignore[arg-type]
+    with pytest.raises(PatternError, match="@pattern decorates a function"):
+        qfx.pattern(3)  # type: ignore[arg-type]
+
+
+def _raises(match: Any) -> bool:
+    raise KeyError("nothing")
+
+
+def _says_yes(match: Any) -> Any:
+    return "yes"
+
+
+@pytest.mark.parametrize(
+    ("guard", "said"),
+    [
+        (_raises, r"rule one_relu \(.*\): its guard _raises raised KeyError: 'nothing', at _1"),
+        (_says_yes, r"rule one_relu \(.*\): its guard _says_yes returned 'yes', not a bool or a Reject, at _1"),
+    ],
+)
+def test_a_guard_that_fails_is_named_with_its_rule_and_node(guard: Any, said: str) -> None:
+    with pytest.raises(RuleError, match=said):
+        qfx.rewrite(_relus(), [_once(guard)])

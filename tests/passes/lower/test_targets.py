@@ -216,6 +216,13 @@ SAME: dict[str, tuple[Callable[[Any, Any], Any], torch.Tensor]] = {
     "relu": (lambda m, x: F.relu(x), X2),
     "relu6": (lambda m, x: F.relu6(x * 4), X2),
     "clamp": (lambda m, x: torch.clamp(x, min=-0.3), X2),
+    "clamp_min": (lambda m, x: torch.clamp_min(x, -0.3), X2),
+    "clamp_max": (lambda m, x: (x + x).clamp_max_(0.4), X2),
+    "flip": (lambda m, x: x.flip(1, 2), X2),
+    "movedim": (lambda m, x: torch.movedim(x, 1, 3), X2),
+    "tile": (lambda m, x: torch.tile(x, (1, 2, 1, 1)), X2),
+    "ravel": (lambda m, x: x.ravel().reshape(x.shape), X2),
+    "channels last": (lambda m, x: x.to(memory_format=torch.channels_last), X2),
 }
 
 

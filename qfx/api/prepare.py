@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from qfx.api.honoured import check_honoured, check_unused, choices
 from qfx.api.modules import FusedGraphModule, ObservedGraphModule, QuantizedGraphModule
@@ -21,16 +21,18 @@ from qfx.config import (
     QConfigMapping,
 )
 from qfx.config.backend_config.moves import get_default_backend_config
+from qfx.config.resolve import resolve
 from qfx.errors import ConfigError, ModelStateError
 from qfx.graph import GraphView
 from qfx.graph.kept import state_bytes
 from qfx.graph.provenance import describe, merged
 from qfx.passes.annotate.backend import compiled
-from qfx.passes.annotate.choices import choose
+from qfx.passes.annotate.choices import choice, choose
 from qfx.passes.annotate.inputs import weight_and_bias
 from qfx.passes.annotate.instances import Found, find
 from qfx.passes.annotate.sites import Sites, place
 from qfx.passes.annotate.tensors import not_float
+from qfx.passes.equalize import equalize
 from qfx.passes.interface import Interface
 from qfx.passes.observe import observe
 from qfx.passes.pipeline import Context, Pipeline, Step, run_steps
@@ -59,7 +61,8 @@ def prepare_fx(
         qconfig_mapping: which observers for which part of the model.
         example_inputs: a tuple of what the model is called with; tells containers and integers from float tensors.
         prepare_custom_config: submodules to keep whole, attributes to keep.
-        _equalization_config: not built yet.
+        _equalization_config: layers to equalize with the next one before anything is observed, so that the weights of
+            both have ranges alike: a mapping in which anything but None says so.
         backend_config: what can be quantized, and how; by default the native kernels and data moves.
         passes: your own passes by the stage (``"normalize"``, ``"fuse"``) they run after.
         strict: raise for what would else be a warning, or an entry of the plan: parts of the configuration that match
@@ -176,8 +179,7 @@ def _prepared(
         raise ConfigError(f"{caller} needs a QConfigMapping; start from get_default_qconfig_mapping()")
     if not isinstance(example_inputs, tuple | list):
         raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
-    if equalization:
-        raise ConfigError(f"{caller} cannot honour _equalization_config yet; see docs/roadmap.md")
+    factors = _as(QConfigMapping, equalization, "_equalization_config")
     gm = capture(
         model,
         skipped_names=whole_names(custom),
@@ -192,6 +194,7 @@ def _prepared(
     context = Context.of(gm)
     stages = prepare_stages(given, is_qat=training)
     run_steps(gm, Pipeline("prepare", with_passes(stages, passes)).steps, context)
+    equalized = equalize(context, lambda node: _is_equalized(node, factors)) if factors is not None else []
     crossing = interface(context, custom, mapping)
 
     def inner(module: nn.Module, qconfigs: Any, examples: Any, inside: Any, backend_inside: Any) -> ObservedGraphModule:
@@ -210,6 +213,7 @@ def _prepared(
             "bytes_before": state_bytes(model),
             "preserved": custom.preserved_attributes,
             "mapping": mapping,
+            "equalized": equalized,
         }
     )
     observe(context, sites)
@@ -271,6 +275,12 @@ def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
     reasons = {name: left.why for name, left in found.left.items()}
     downgrades = [name for name, left in found.left.items() if left.downgrade is not None]
     return {"instances": instances, "float": reasons, "downgrades": downgrades, "groups": groups}
+
+
+def _is_equalized(node: Node, factors: QConfigMapping) -> bool:
+    """Whether a mapping says of a layer that it may be equalized: anything but None does."""
+    decided = choice(node)
+    return decided is not None and decided.asked is not None and resolve(factors, **decided.asked).qconfig is not None
 
 
 def _preserve(model: nn.Module, gm: GraphModule, names: list[str]) -> None:

@@ -36,6 +36,9 @@ from qfx.patterns.matcher import match
 
 Kind = Literal["own", "same", "dynamic", "weight"]
 
+MOST_CLAMPS = 2
+"""As many as a kernel takes with it; see `qfx.patterns.catalogue.quantized.clamps`."""
+
 # Layers with several weights, or with integers for inputs: no kernel takes a part of one.
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 TABLES = (nn.Embedding, nn.EmbeddingBag)
@@ -346,9 +349,12 @@ def _kind(config: BackendPatternConfig, suits: DTypeConfig, weighted: bool) -> K
 def absorb(view: GraphView, found: Found, instance: Instance) -> None:
     """Move the end of an instance behind the clamps that follow it: the value before a clamp is never observed.
 
-    The range is then the clamped one. A clamp the config leaves float, or whose input others see, is not taken.
+    The range is then the clamped one. A clamp the config leaves float, or whose input others see, is not taken; nor is
+    one after `MOST_CLAMPS` of them, which clamps codes instead.
     """
-    while len(instance.anchor.users) == 1:
+    taken = sum(view.read(node).op.clamp for node in instance.nodes if node is not instance.root)
+    while len(instance.anchor.users) == 1 and taken < MOST_CLAMPS:
+        taken += 1
         (user,) = instance.anchor.users
         clamp = found.of.get(user)
         if clamp is None or clamp.nodes != (user,) or not view.read(user).op.clamp:

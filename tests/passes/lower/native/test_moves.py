@@ -211,3 +211,15 @@ def test_a_sigmoid_of_other_parameters_stays_float() -> None:
     assert any("gives scale 0.00390625 and zero point 0 only" in r for r in qfx.explain(int8)["sigmoid"].reasons)
     torch.backends.quantized.engine = ENGINES[-1]
     assert torch.allclose(int8(x), torch.sigmoid(x), atol=0.05)
+
+
+def test_any_number_of_clamps_may_follow_a_layer() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 3, 3), nn.Hardtanh(), nn.ReLU6(), nn.Hardtanh(-0.5, 0.8), nn.ReLU(), nn.AvgPool2d(2)
+    ).eval()
+    x = torch.randn(2, 3, 8, 8)
+    prepared = qfx.prepare_fx(model, qfx.get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    for target in ("native", "onednn"):
+        int8 = qfx.convert_fx(prepared, target=target, strict=True)
+        assert (int8(x) - model(x)).abs().max() < 0.05

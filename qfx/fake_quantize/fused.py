@@ -96,11 +96,13 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
     @torch.jit.unused
     def _quickly(self, x: Tensor) -> Tensor:
         axis = self.ch_axis if self.is_per_channel else None
+        pair = None
         if self.observer_enabled[0] == 1:
-            self._kernel(ends(x, axis), 0)  # all that the averages, scale and zero point depend on
+            pair = ends(x, axis)
+            self._kernel(pair, 0)  # all that the averages, scale and zero point depend on
         if self.fake_quant_enabled[0] != 1:
             return x
-        return rounded(x, self.scale, self.zero_point, axis, self.quant_min, self.quant_max)
+        return rounded(x, self.scale, self.zero_point, axis, self.quant_min, self.quant_max, pair)
 
     @torch.jit.unused
     def of_product(self, weight: Tensor, factor: Tensor) -> Tensor:

@@ -36,7 +36,9 @@ def ends(x: Tensor, axis: int | None) -> Tensor:
     return torch.stack([rows.amin(1), rows.amax(1)], 1)  # aminmax along a dimension is not vectorised
 
 
-def rounded(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None, low: int, high: int) -> Tensor:
+def rounded(
+    x: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None, low: int, high: int, pair: Tensor | None = None
+) -> Tensor:
     """``x`` rounded to the values of its codes; the gradient passes where the code is within the bounds.
 
     Args:
@@ -44,11 +46,12 @@ def rounded(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None, low:
         scale, zero_point: one element, or one a channel along `axis`.
         axis: None for one scale.
         low, high: the first and the last code.
+        pair: `ends` of ``x``, if they are known and there is one scale: which codes there are need not be looked up.
     """
     if axis is not None:
         shape = [-1 if each == axis else 1 for each in range(x.dim())]
         scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
-    made: Tensor = _Rounded.apply(x, scale, zero_point, low, high)
+    made: Tensor = _Rounded.apply(x, scale, zero_point, low, high, pair if axis is None else None)
     return made
 
 
@@ -56,11 +59,16 @@ class _Rounded(torch.autograd.Function):
     """Codes less the zero point, in one buffer that becomes the result."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
-        codes = (x * scale.reciprocal()).round_()
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int, pair: Tensor | None
+    ) -> Tensor:
+        inverse = scale.reciprocal()
+        codes = (x * inverse).round_()
         first, last = (int(end) for end in torch.aminmax(zero_point))
         ctx.within = None
-        least, most = (float(end) for end in torch.aminmax(codes))
+        # Rounding keeps the order, so the ends of the codes are the codes of the ends
+        found = torch.aminmax(codes) if pair is None else (pair * inverse).round_().unbind()
+        least, most = (float(end) for end in found)
         if least >= low - first and most <= high - last:
             return codes.mul_(scale)  # nothing saturates, so every gradient passes
         if first == last:
@@ -73,15 +81,15 @@ class _Rounded(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         saved = ctx.saved_tensors
         if not saved:
-            return gradient, None, None, None, None
+            return gradient, None, None, None, None, None
         if ctx.within is None:
-            return gradient * saved[0], None, None, None, None
+            return gradient * saved[0], None, None, None, None, None
         # The gradient of a clamp, in one pass
         passed = torch.ops.aten.hardtanh_backward(gradient, saved[0], *ctx.within)
-        return passed, None, None, None, None
+        return passed, None, None, None, None, None
 
 
 def folded_and_rounded(

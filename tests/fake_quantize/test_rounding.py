@@ -142,3 +142,17 @@ def test_a_hooked_or_other_rounding_sees_the_folded_weight() -> None:
     weight, factor = torch.randn(3, 2), torch.rand(3, 1)
     fake.of_product(weight, factor)
     assert torch.equal(seen[0], weight * factor)
+
+
+@pytest.mark.parametrize("size", [0.1, 5.0])
+def test_known_ends_give_the_same_numbers_and_gradients(size: float) -> None:
+    scale, zero_point = torch.tensor([0.02]), torch.tensor([3], dtype=torch.int32)
+    found: list[list[torch.Tensor]] = []
+    x = torch.randn(50) * size
+    for pair in (None, ends(x, None)):
+        each = x.clone().requires_grad_()
+        y = rounded(each, scale, zero_point, None, 0, 127, pair)
+        y.backward(torch.linspace(-1, 1, 50))
+        assert each.grad is not None
+        found.append([y.detach(), each.grad])
+    assert all(map(torch.equal, *found))

@@ -119,3 +119,39 @@ def test_a_qconfig_is_made_of_scripted_observers() -> None:
     scripted = qfx.script_qconfig(qfx.default_qconfig)
     assert all(isinstance(each, torch.ScriptObject) for each in scripted)
     assert qfx.script_qconfig_dict({"": qfx.default_qconfig, "fc": None})["fc"] is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        qfx.MinMaxObserver,
+        qfx.MovingAverageMinMaxObserver,
+        qfx.PerChannelMinMaxObserver,
+        qfx.MovingAveragePerChannelMinMaxObserver,
+        qfx.HistogramObserver,
+        qfx.default_fixed_qparams_range_0to1_observer,
+        qfx.default_fixed_qparams_range_neg1to1_observer,
+        qfx.default_float_qparams_observer,
+        qfx.FakeQuantize,
+        qfx.FusedMovingAvgObsFakeQuantize,
+        qfx.default_fixed_qparams_range_0to1_fake_quant,
+    ],
+)
+def test_a_compiled_observer_sees_what_an_eager_one_sees(make: Any) -> None:
+    eager = make()
+    script = torch.jit.script(make())
+    for factor in (1.0, 3.0, 0.5):
+        x = factor * torch.randn(4, 3, 5)
+        torch.testing.assert_close(script(x), eager(x), rtol=0, atol=0)
+    for ours, scripted in zip(eager.calculate_qparams(), script.calculate_qparams(), strict=True):
+        assert torch.equal(ours, scripted)
+
+
+@pytest.mark.parametrize(
+    "make", [qfx.PlaceholderObserver, qfx.NoopObserver, qfx.ReuseInputObserver, qfx.RecordingObserver]
+)
+def test_a_compiled_observer_without_a_range_passes_tensors_through(make: Any) -> None:
+    script, x = torch.jit.script(make()), torch.randn(2, 3)
+    assert torch.equal(script(x), x)
+    with pytest.raises(torch.jit.Error, match="ObservationError"):
+        script.calculate_qparams()

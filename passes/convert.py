@@ -1,4 +1,7 @@
-"""Observers become quantize and dequantize with constant parameters: the reference graph, always runnable."""
+"""Observers become quantize and dequantize with constant parameters: the reference graph.
+
+It runs once `qfx.passes.fetch` has written nodes for these parameters, after lowering where there is any.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,12 @@ from torch.fx import GraphModule, Node
 
 from qfx import dtypes
 from qfx.graph import Param
-from qfx.graph.attributes import submodule
+from qfx.graph.attributes import parent_of, submodule
 from qfx.graph.copying import copied_tensor
 from qfx.graph.provenance import module_path
+from qfx.graph.walk import modules_in
 from qfx.nn.quantized import reference
+from qfx.nn.quantized.reference.weight import of_float
 from qfx.observers.base import SAW_INTEGERS
 from qfx.observers.extremes import largest_seen
 from qfx.observers.together import Answer, answers_together
@@ -81,7 +86,7 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
             continue
         _replace(context, node, observer, solved, names, found, scales)
     paths: dict[int, list[str]] = {}
-    for path, module in gm.named_modules(remove_duplicate=False):
+    for path, module in modules_in(gm, aliases=True):
         paths.setdefault(id(module), []).append(path)
     copies: dict[int, torch.Tensor] = {}  # tied weights stay tied
     swap_layers(context, instances, paths, copies)
@@ -233,14 +238,11 @@ def _replace(
             ]
             quantized = g.call(torch.quantize_per_channel, value, *arguments, qparams.axis, qparams.dtype)
         else:
-            scale, zero_point = torch.as_tensor(qparams.scale), torch.as_tensor(qparams.zero_point)
-            arguments = [
-                _constant(context, scale_name, scale.reshape(())),
-                _constant(context, zero_name, zero_point.reshape(())),
-            ]
-            quantized = g.call(torch.quantize_per_tensor, value, *arguments, qparams.dtype)
+            scale = _constant(context, scale_name, qparams.scale, ())
+            zero_point = _constant(context, zero_name, qparams.zero_point, ())
+            quantized = g.call(torch.quantize_per_tensor, value, scale, zero_point, qparams.dtype)
             if dtypes.code_range(observer.dtype) == (0, 255) and not isinstance(context.view.value(value), Param):
-                scales[quantized] = _scale(observer, qparams)
+                scales[quantized] = _scale(observer, scale, zero_point)
         quantized.meta[CODES_KEY] = (qparams.quant_min, qparams.quant_max)
         back = g.method("dequantize", quantized)
     _splice(context, node, back)
@@ -263,18 +265,22 @@ def _unquantizable(observer: Any, solved: _Solved) -> str:
     return ""
 
 
-def _scale(observer: Any, qparams: QParams) -> Scale:
+def _scale(observer: Any, scale: Param, zero_point: Param) -> Scale:
     inner = watching(observer)
     ends = (getattr(each, "quant_max", None) for each in (observer, inner))
     most = min((end for end in ends if end is not None), default=255)
-    return Scale(float(qparams.scale), int(qparams.zero_point), largest_seen(inner), most)
+    return Scale(float(scale.number()), int(zero_point.number()), largest_seen(inner), most)
 
 
-def _constant(context: Context, name: str, value: Any) -> Node:
-    g = context.rewriter
+def _constant(context: Context, name: str, value: Any, shape: tuple[int, ...] | None = None) -> Param:
+    """A buffer of that name, of the shape the value has or is to have."""
+    made = value.detach().clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
+    made = made if shape is None else made.reshape(shape)
     # The name is known to be free, which is what registering a buffer spends its time on.
-    g.gm._buffers[name] = value.detach().clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
-    return g.fetch(name)
+    context.rewriter.gm._buffers[name] = made
+    param = context.view.param(name, made)
+    param.late = True
+    return param
 
 
 def _splice(context: Context, observer: Node, value: Node) -> None:
@@ -288,8 +294,8 @@ def _splice(context: Context, observer: Node, value: Node) -> None:
 
 
 def _weighted_part(module: nn.Module) -> Any:
-    whole = type(module) in REFERENCE or hasattr(module, "weight_fake_quant")
-    return module if whole else next(iter(module.children()))
+    whole = type(module) in REFERENCE or "weight_fake_quant" in module._modules
+    return module if whole else next(iter(module._modules.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,8 +341,7 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
         spelling = module_spelling(type(inner))
         if folded is None and spelling is not None:
             along_output_channels(observer, spelling.op)
-        with torch.no_grad():
-            observer(inner.weight.detach())
+        observer(inner.weight.detach())
         found[id(called)] = _Layer(path, called, module, inner, observer, [root])
     return list(found.values())
 
@@ -346,20 +351,18 @@ def _reference(
 ) -> None:
     """Put the reference form of a module, with its own copy of the parameters, in its place, wherever it stands."""
     gm, module, inner = context.rewriter.gm, layer.module, layer.inner
-    made = REFERENCE[type(inner)].from_float(inner, weight_qparams(qparams))
-    made.train(inner.training)
-    for name, parameter in inner._parameters.items():
-        if parameter is not None:
-            made._parameters[name] = copied_tensor(parameter, copies)
+    made = of_float(
+        REFERENCE[type(inner)], inner, weight_qparams(qparams), lambda parameter: copied_tensor(parameter, copies)
+    )
     if inner is not module:
         kind: Any = type(module)
         fused = kind.__new__(kind)
-        fused.__dict__ = dict(module.__dict__)
+        fused.__dict__.update(module.__dict__)
         fused._modules = {**module._modules, next(iter(module._modules)): made}
         made = fused
     for name in paths:
-        owner, _, attribute = name.rpartition(".")
-        setattr(submodule(gm, owner), attribute, made)
+        owner, attribute = parent_of(gm, name)
+        owner._modules[attribute] = made  # a module stands there, so no need to look for what else might
         context.view.forget_module(name)
 
 

@@ -95,7 +95,7 @@ def _reference(module: Any, weight: Any, copies: dict[int, torch.Tensor]) -> Any
         return made
     kind: Any = type(module)
     whole: Any = kind.__new__(kind)
-    whole.__dict__ = dict(module.__dict__)
+    whole.__dict__.update(module.__dict__)
     whole._modules = {**module._modules, next(iter(module._modules)): made}
     return whole
 

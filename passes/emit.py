@@ -54,7 +54,7 @@ def module_like(
         attrs: canonical attribute -> value.
     """
     clone = module.__new__(type(module))
-    clone.__dict__ = dict(module.__dict__)
+    clone.__dict__.update(module.__dict__)
     for table in ("_parameters", "_buffers", "_modules"):
         clone.__dict__[table] = dict(module.__dict__[table])
     for attribute, canonical in spelling.params.items():

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from torch.fx import GraphModule, Node
@@ -114,7 +115,7 @@ class Pass:
     def run(self, gm: GraphModule, context: Context) -> PassLog:
         """Sweep; see the class."""
         log = PassLog(self.name, {rule.name: RuleLog(rule.line) for rule in self.rules})
-        index: Index[Rule] = Index((rule.pattern, rule.priority, rule) for rule in self.rules)
+        index = self._index
         todo = deque(reversed(gm.graph.nodes))
         fired: dict[tuple[Rule, str], int] = {}
         while todo:
@@ -130,6 +131,10 @@ class Pass:
         log.renamed = dict(context.rewriter.renamed)
         log.changed = any(entry.applied for entry in log.rules.values())
         return log
+
+    @cached_property
+    def _index(self) -> Index[Rule]:
+        return Index((rule.pattern, rule.priority, rule) for rule in self.rules)
 
     def _visit(
         self, node: Node, index: Index[Rule], context: Context, log: PassLog, fired: dict[tuple[Rule, str], int]

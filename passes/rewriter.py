@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,7 +181,10 @@ class Rewriter:
         """Put a module at a path, in the place of what is there; nodes that call it are the caller's business."""
         owner, name = parent_of(self.gm, path)
         previous = owner._modules.get(name)
-        owner.add_module(name, module)
+        if previous is not None:
+            owner._modules[name] = module  # a name that is good already
+        else:
+            owner.add_module(name, module)
         self.view.forget_module(path)
 
         def undo() -> None:
@@ -208,16 +210,9 @@ class Rewriter:
         self._match, self._anchor, self._near, self._meta = match, match.anchor, match.nodes, None
         self.created, self._undo = [], []
 
-    @contextmanager
-    def at(self, anchor: Node, near: Iterable[Node] = ()) -> Any:
-        """Edit before `anchor` without a match: for passes that walk the graph themselves."""
-        before = (self._match, self._anchor, self._near, self._meta)
-        self._match, self._anchor, self._near, self._meta = None, anchor, tuple(near) or (anchor,), None
-        try:
-            with self.gm.graph.inserting_before(anchor):
-                yield self
-        finally:
-            self._match, self._anchor, self._near, self._meta = before
+    def at(self, anchor: Node, near: Iterable[Node] = ()) -> _At:
+        """Edit before `anchor` without a match, in a ``with`` block: for passes that walk the graph themselves."""
+        return _At(self, anchor, tuple(near) or (anchor,))
 
     def rollback(self) -> None:
         """Undo everything since `begin`."""
@@ -327,7 +322,9 @@ class Rewriter:
         if isinstance(value, Reading):
             return value.node
         if isinstance(value, Param):
-            return value.node if value.node is not None else self._insert("get_attr", value.fqn, (), {})
+            if value.node is not None or value.late:
+                return value.node or value
+            return self._insert("get_attr", value.fqn, (), {})
         if isinstance(value, NewParam):
             if value.node is None:
                 value.node = self._store(value)
@@ -372,6 +369,27 @@ class Rewriter:
         inner = (node for node in reversed(self._near) if self.view.read(node).op not in _BOUNDARY)
         meta[KEY] = merged(inner) or merged((anchor,))
         return meta
+
+
+class _At:
+    """Where a rewriter edits, for the length of a block; entered by the thousand, so no generator."""
+
+    __slots__ = ("_before", "_g", "_here", "_point")
+
+    def __init__(self, g: Rewriter, anchor: Node, near: tuple[Node, ...]) -> None:
+        self._g, self._here = g, (None, anchor, near, None)
+
+    def __enter__(self) -> Rewriter:
+        g = self._g
+        self._before = (g._match, g._anchor, g._near, g._meta)
+        g._match, g._anchor, g._near, g._meta = self._here
+        self._point = g.gm.graph.inserting_before(self._here[1])
+        return g
+
+    def __exit__(self, *error: Any) -> None:
+        self._point.__exit__(*error)
+        g = self._g
+        g._match, g._anchor, g._near, g._meta = self._before
 
 
 def tensor_of(gm: GraphModule, node: Node) -> torch.Tensor:

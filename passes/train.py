@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from qfx import ops
+from qfx.graph.walk import modules_in
 from qfx.passes.annotate.instances import Found
 from qfx.passes.observe import KEY as OBSERVES
 from qfx.passes.pipeline import Context
@@ -19,7 +20,7 @@ def train_weights(context: Context, found: Found) -> int:
     its weight is rounded at conversion only. Weights of functions pass through a fake-quantize module of their own.
     """
     paths: dict[nn.Module, list[str]] = {}
-    for path, module in context.rewriter.gm.named_modules(remove_duplicate=False):
+    for path, module in modules_in(context.rewriter.gm, aliases=True):
         paths.setdefault(module, []).append(path)
     swapped: set[nn.Module] = set()
     for node, instance in found.of.items():
@@ -45,7 +46,8 @@ def _trained(module: nn.Module, kind: Any, qconfig: Any) -> nn.Module:
 
 def trained_as_float(module: Any) -> tuple[Any, Any] | None:
     """The float form of a module that trained, batch norm folded, and its weight's fake-quantize module; or None."""
-    if not hasattr(module, "weight_fake_quant") or not hasattr(module, "to_float"):
+    # The class is asked first: for an attribute a module does not have, nn.Module searches long
+    if not hasattr(type(module), "to_float") or not hasattr(module, "weight_fake_quant"):
         return None
     return module.to_float(), module.weight_fake_quant
 

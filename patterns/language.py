@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from qfx.errors import PatternError, QfxError
 from qfx.ops import Op
 from qfx.patterns.terms import AnyOf, Capture, Const, OpTerm, Term, heads_of
+
+OF_MATCH = frozenset({"pattern", "view", "anchor", "bound", "node_of", "nodes", "once", "reading"})
+"""What a match has besides the names its pattern binds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,11 @@ class Pattern:
     roots: frozenset[Op] | None
     size: int
     uses: dict[str, int]
+
+    @cached_property
+    def unbound(self) -> dict[str, None]:
+        """What a match starts from: every name, with nothing bound to it."""
+        return dict.fromkeys(self.names)
 
 
 def pattern(function: Callable[..., Any]) -> Pattern:
@@ -114,6 +123,12 @@ def from_term(name: str, anchor: Any, line: str, captures: list[Capture]) -> Pat
                 "give it the default None or use it in every branch"
             )
     names = frozenset(bound | set(counts))
+    taken = names & OF_MATCH
+    if taken:
+        raise PatternError(
+            f"{line}: pattern {name} binds {', '.join(sorted(map(repr, taken)))}, which every match has for itself; "
+            "call it something else"
+        )
     return Pattern(name, anchor, tuple(c.name for c in captures), names, line, heads_of(anchor), size, counts)
 
 

@@ -32,6 +32,8 @@ class Match:
     def __init__(
         self, pattern: Pattern, view: GraphView, anchor: Node, bound: dict[str, Any], node_of: dict[OpTerm, Node]
     ) -> None:
+        self.__dict__.update(pattern.unbound)
+        self.__dict__.update(bound)
         self.pattern, self.view, self.anchor = pattern, view, anchor
         self.bound, self.node_of = bound, node_of
         self.nodes = tuple(node_of.values())
@@ -46,10 +48,6 @@ class Match:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "bound" not in self.__dict__:
             raise AttributeError(name)
-        if name in self.bound:
-            return self.bound[name]
-        if name in self.pattern.names:
-            return None
         raise AttributeError(
             f"pattern {self.pattern.name} binds no {name!r}; it binds {', '.join(sorted(self.pattern.names))}"
         )

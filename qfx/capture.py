@@ -23,6 +23,7 @@ from qfx.graph.ranks import note_ranks
 from qfx.graph.training import shown as shown_calls
 from qfx.graph.training import training_calls, training_modules
 from qfx.graph.view import GraphView
+from qfx.graph.walk import modules_in, tensors_in
 
 # Torch's wrappers, whose forward is not the model's: what they are, and what to take instead. By name, because
 # importing the compiler for its class takes a second.
@@ -103,7 +104,7 @@ class CaptureTracer(Tracer):
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception as error:
-            path = next((path for path, each in self.root.named_modules() if each is m), "")
+            path = next((path for path, each in modules_in(self.root) if each is m), "")
             if path and not self.failed_in(error):
                 self._failed = (error, path)
             raise
@@ -210,7 +211,7 @@ def refuse_training(model: nn.Module, skipped_names: Iterable[str] = (), skipped
         ModelStateError: names up to three such layers.
     """
     names, classes = tuple(skipped_names), tuple(skipped_classes)
-    kept = [name for name, module in model.named_modules() if name in names or isinstance(module, classes)]
+    kept = [name for name, module in modules_in(model) if name in names or isinstance(module, classes)]
     inside = tuple(f"{name}." for name in kept)
     training = [name for name, _ in training_modules(model) if name not in kept and not name.startswith(inside)]
     if training:
@@ -253,8 +254,8 @@ def _refuse_kind(model: Any) -> None:
         raise ConfigError(f"a model is a torch.nn.Module, got {got}{hint}")
     if _wrapped(model):
         raise CaptureError(f"this {type(model).__name__} {_wrapped(model)}")
-    lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
-    if lazy:
+    if any(map(is_lazy, tensors_in(model))):
+        lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
         raise ModelStateError(
             f"{lazy[0]} of {type(model).__name__} has no values yet, its shape is not known; run the model once on "
             "an input, then quantize it"

@@ -16,6 +16,10 @@ class QuickAttributes:
     the cost of making an observer.
     """
 
+    def put(self, **values: Any) -> None:
+        """Set attributes that are no parameters, buffers or modules of this one, whatever they are: a packed weight."""
+        self.__dict__.update(values)
+
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
         if type(value) in _PLAIN and not (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 import torch
@@ -15,8 +15,7 @@ from qfx.qparams import QParams
 OUTPUT = "out"
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """A place a spec can sit: an input of a node, by the op's name for it, or its output (``"out"``)."""
 
     node: str
@@ -41,8 +40,7 @@ class Spec:
     qscheme: torch.qscheme | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """What `SpecBook.site` returns: a site somebody has observed, so a later spec cannot name an unobserved one."""
 
     site: Site
@@ -220,7 +218,8 @@ class SpecBook:
             for d, owner in self._derived.values()
         }
         graph: nx.DiGraph[Site] = nx.DiGraph()
-        for site in sorted(table):
+        in_order = sorted(table)
+        for site in in_order:
             each, owner = table[site]
             graph.add_node(site)
             for source in each.sources:
@@ -232,7 +231,7 @@ class SpecBook:
                     )
         try:
             # Most follow from what is observed alone, and then any order will do
-            order = sorted(table) if not graph.edges else list(nx.lexicographical_topological_sort(graph))
+            order = in_order if not graph.edges else list(nx.lexicographical_topological_sort(graph))
         except nx.NetworkXUnfeasible:
             cycle = [edge[0] for edge in nx.find_cycle(graph)]
             said = "; ".join(f"{site} by {table[site][1]}" for site in cycle)
@@ -256,6 +255,8 @@ def _conflict(a: Site, by_a: str, spec_a: Spec, b: Site, by_b: str, spec_b: Spec
 
 def _mover(renamed: Mapping[str, str]) -> Callable[[Site], Site]:
     def move(site: Site) -> Site:
+        if site.node not in renamed:
+            return site
         name, seen = site.node, {site.node}
         while name in renamed and renamed[name] not in seen:
             name = renamed[name]

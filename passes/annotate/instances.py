@@ -308,8 +308,10 @@ def is_weighted(view: GraphView, root: Reading, roles: Mapping[str, int] = NO_RO
 
 def _inner_weight(view: GraphView, root: Reading) -> torch.Tensor | None:
     """The weight of the first part of a module."""
-    inner = next(iter(view.module(str(root.node.target)).children()), None) if root.node.op == "call_module" else None
-    weight = getattr(inner, "weight", None)
+    if root.node.op != "call_module":
+        return None
+    inner = next(iter(view.module(str(root.node.target))._modules.values()), None)
+    weight = getattr(inner, "weight", None) if inner is not None else None
     return weight if isinstance(weight, torch.Tensor) else None
 
 

@@ -170,7 +170,7 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
         bias = _functional_weight(view, sites, instance)
     else:
         module = view.module(str(instance.root.target))
-        bias = getattr(next(module.children(), module), "bias", None)
+        bias = getattr(next(iter(module._modules.values()), module), "bias", None)
     sites.book.derive(
         instance.root.name,
         "b",

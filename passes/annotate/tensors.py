@@ -50,7 +50,7 @@ def not_float(view: GraphView, example_inputs: Sequence[Any]) -> set[Node]:
             _constant(view, node, found, wide)
         elif node.op.startswith("call"):
             _call(view, node, found, containers)
-            if str(node.target) not in _CASTS and any(each in wide for _, each in activations(view, node)):
+            if wide and str(node.target) not in _CASTS and any(each in wide for _, each in activations(view, node)):
                 found.add(node)
                 wide.add(node)
     return found

@@ -90,7 +90,7 @@ def output(found: Match) -> tuple[float, int]:
 
 
 def _output(found: Match) -> tuple[float, int]:
-    return float(found.scale.tensor), int(found.zero_point.tensor)
+    return float(found.scale.number()), int(found.zero_point.number())
 
 
 def per_tensor_output(found: Match) -> bool | Reject:

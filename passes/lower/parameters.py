@@ -26,7 +26,7 @@ def same_parameters(m: Match) -> bool | Reject:
 
 def numbers(scale: Param, zero_point: Param) -> tuple[float, int]:
     """A scale and a zero point as numbers."""
-    return float(scale.tensor), int(zero_point.tensor)
+    return float(scale.number()), int(zero_point.number())
 
 
 def parameters(view: GraphView, node: Any) -> tuple[float, int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.fx import GraphModule
 
 from qfx.api.doubts import check_doubts, check_downgrades, check_dropped, check_lowered
@@ -15,14 +16,17 @@ from qfx.api.skip import leave_out
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError
+from qfx.graph.walk import tensors_in
 from qfx.passes.convert import convert, only_read
 from qfx.passes.dynamic import WHOLE
+from qfx.passes.fetch import FETCH, fetch_constants
 from qfx.passes.lower.native import NATIVE
 from qfx.passes.lower.onednn import ONEDNN
 from qfx.passes.pipeline import Context, Pipeline, Step, drop_dead_code, run_steps
 
 
 @no_collections()
+@torch.no_grad()
 def convert_to_reference_fx(
     graph_module: GraphModule,
     convert_custom_config: ConvertCustomConfig | dict[str, Any] | None = None,
@@ -65,7 +69,9 @@ def convert_to_reference_fx(
     def inner(module: GraphModule) -> GraphModule:
         return convert_to_reference_fx(module, convert_custom_config, strict=strict)
 
-    return _finished(_reference(graph_module, convert_custom_config, qconfig_mapping, strict, inner))
+    context = _reference(_observed(graph_module), convert_custom_config, qconfig_mapping, strict, inner)
+    fetch_constants(context.view.gm, context)
+    return _finished(context)
 
 
 # Parts of a prepared model's plan that a converted one has no use for
@@ -73,18 +79,13 @@ _OF_PREPARED = ("mapping", "left_out", "watched")
 
 
 def _reference(
-    graph_module: GraphModule,
+    graph_module: ObservedGraphModule,
     convert_custom_config: Any,
     qconfig_mapping: Any,
     strict: bool,
     inner: Callable[[GraphModule], GraphModule],
 ) -> Context:
     """The reference graph, not yet compiled, in the context it was made in; `inner` converts standalone modules."""
-    if not isinstance(graph_module, ObservedGraphModule):
-        raise ConfigError(
-            f"convert takes what prepare_fx returned, got {type(graph_module).__name__}; "
-            "call prepare_fx on the model first"
-        )
     custom = (
         ConvertCustomConfig.from_dict(convert_custom_config)
         if isinstance(convert_custom_config, dict)
@@ -126,19 +127,30 @@ def _finished(context: Context) -> QuantizedGraphModule:
     return made
 
 
+def _observed(graph_module: Any) -> ObservedGraphModule:
+    """The graph module, refused if `prepare_fx` did not make it."""
+    if not isinstance(graph_module, ObservedGraphModule):
+        raise ConfigError(
+            f"convert takes what prepare_fx returned, got {type(graph_module).__name__}; "
+            "call prepare_fx on the model first"
+        )
+    return graph_module
+
+
 def _preserved(prepared: ObservedGraphModule, custom: ConvertCustomConfig) -> list[str]:
     return [*prepared.plan.get("preserved", ()), *custom.preserved_attributes]
 
 
 def _refuse_devices(graph_module: GraphModule) -> None:
     """Quantized kernels exist for the CPU only."""
-    named = [*graph_module.named_parameters(), *graph_module.named_buffers()]
-    away = next(((name, tensor.device) for name, tensor in named if tensor.device.type != "cpu"), None)
-    if away is not None:
-        raise ConfigError(
-            f"{away[0]} is on {away[1]}, and the quantized kernels run on the CPU only; call .cpu() on the prepared "
-            "model before convert_fx, or use convert_to_reference_fx, which runs anywhere"
-        )
+    if all(tensor.is_cpu for tensor in tensors_in(graph_module)):
+        return
+    named = (*graph_module.named_parameters(), *graph_module.named_buffers())
+    name, device = next((name, tensor.device) for name, tensor in named if tensor.device.type != "cpu")
+    raise ConfigError(
+        f"{name} is on {device}, and the quantized kernels run on the CPU only; call .cpu() on the prepared model "
+        "before convert_fx, or use convert_to_reference_fx, which runs anywhere"
+    )
 
 
 def _refuse_for_plain_integers(context: Context) -> None:
@@ -163,6 +175,7 @@ TARGETS = (*LOWERED, "reference")
 
 
 @no_collections()
+@torch.no_grad()
 def convert_fx(
     graph_module: GraphModule,
     convert_custom_config: ConvertCustomConfig | dict[str, Any] | None = None,
@@ -218,12 +231,14 @@ def convert_fx(
     def inner(module: GraphModule) -> GraphModule:
         return convert_fx(module, convert_custom_config, target=target, strict=strict, passes=passes)
 
+    prepared = _observed(graph_module)
     if chosen != "reference":
-        _refuse_devices(graph_module)
-    context = _reference(graph_module, convert_custom_config, qconfig_mapping, strict, inner)
+        _refuse_devices(prepared)
+    context = _reference(prepared, convert_custom_config, qconfig_mapping, strict, inner)
     if chosen == "onednn":
         _refuse_for_plain_integers(context)
-    stages: dict[str, tuple[Step, ...]] = {"convert": (), "lower": LOWERED.get(chosen, ())}
+    read = chosen == "reference" or (passes is not None and "convert" in passes)
+    stages: dict[str, tuple[Step, ...]] = {"convert": (FETCH,) if read else (), "lower": LOWERED.get(chosen, ())}
     steps = with_passes(stages, passes)
     if steps:
         gm: Any = context.view.gm

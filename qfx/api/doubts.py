@@ -66,19 +66,19 @@ def _unlowered(gm: DraftGraphModule, context: Context) -> dict[str, list[str]]:
         kind = context.view.read(node).op.name
         left[node.name] = misses.get(rounded) or [f"the target has no integer kernel for {kind}"]
 
-    for node in gm.graph.nodes:
-        source = node.args[0] if context.view.read(node).op is ops.quantize else None
+    for reading in context.view.find(ops.quantize):
+        node, source = reading.node, reading.node.args[0]
         if isinstance(source, Node) and source.op.startswith("call") and source.name not in gm.plan["float"]:
             leave(source, node.name)
     # An instance whose result nobody rounds has no quantize to tell.
     integer = {origin.name for node in gm.graph.nodes if KERNEL_KEY in node.meta for origin in origins(node)}
     standing = {node.name: node for node in gm.graph.nodes if node.op.startswith("call")}
     for instance in gm.plan["instances"].values():
-        node = standing.get(instance["anchor"])
-        if node is None or node.name in gm.plan["float"] or node.name in left:
+        last = standing.get(instance["anchor"])
+        if last is None or last.name in gm.plan["float"] or last.name in left:
             continue
         if integer.isdisjoint(instance["origins"]):
-            leave(node, node.name)
+            leave(last, last.name)
     return left
 
 

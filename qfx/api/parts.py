@@ -12,6 +12,7 @@ from qfx.api.modules import ObservedGraphModule, ObservedStandaloneGraphModule
 from qfx.config import PrepareCustomConfig, QConfigMapping, QuantType
 from qfx.config.custom_config import StandaloneModuleConfigEntry
 from qfx.errors import ConfigError
+from qfx.graph.walk import modules_in
 from qfx.passes.annotate.choices import choice
 from qfx.passes.interface import Interface, hand_out, open_up, placeholders
 from qfx.passes.observe import KEY
@@ -154,7 +155,7 @@ def after_conversion(context: Context, plan: dict[str, Any], convert: Callable[[
         convert: converts one, to what the model is converted to.
     """
     hand_out(context, plan)
-    for path, module in list(context.rewriter.gm.named_modules()):
+    for path, module in list(modules_in(context.rewriter.gm)):
         if isinstance(module, ObservedStandaloneGraphModule):
             context.rewriter.install(path, convert(module))
     for node in context.rewriter.gm.graph.find_nodes(op="call_module"):

@@ -20,13 +20,12 @@ from qfx.config import (
     PrepareCustomConfig,
     QConfigMapping,
 )
-from qfx.config.backend_config.moves import get_default_backend_config
 from qfx.config.resolve import resolve
 from qfx.errors import ConfigError, ModelStateError
 from qfx.graph import GraphView
 from qfx.graph.kept import state_bytes
 from qfx.graph.provenance import describe, merged
-from qfx.passes.annotate.backend import compiled
+from qfx.passes.annotate.backend import compiled, default_backend
 from qfx.passes.annotate.choices import choice, choose
 from qfx.passes.annotate.inputs import weight_and_bias
 from qfx.passes.annotate.instances import Found, find
@@ -172,7 +171,7 @@ def _prepared(
     mapping = _as(QConfigMapping, qconfig_mapping, "qconfig_mapping")
     custom = _as(PrepareCustomConfig, prepare_custom_config, "prepare_custom_config") or PrepareCustomConfig()
     given = _as(BackendConfig, backend_config, "backend_config")
-    backend = given or get_default_backend_config()
+    backend = given or default_backend()
     if isinstance(model, ObservedGraphModule | QuantizedGraphModule):
         raise ConfigError(f"{caller} takes a float model; this {type(model).__mro__[1].__name__} is prepared already")
     if mapping is None:

@@ -49,7 +49,7 @@ def copied_module(module: nn.Module, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(module, memo)
     made = kind.__new__(kind)
     memo[id(module)] = made
-    made.__dict__ = copied_tables(module.__dict__, memo)
+    object.__setattr__(made, "__dict__", copied_tables(module.__dict__, memo))  # past a search for parameters
     return made
 
 

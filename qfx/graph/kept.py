@@ -14,6 +14,7 @@ from qfx.graph.copying import copied_tables, copied_value
 from qfx.graph.hooks import share_hooks
 from qfx.graph.nodes import copied_graph
 from qfx.graph.portable import Record, from_records, ours, to_records
+from qfx.graph.walk import modules_in
 
 
 class KeptGraphModule(GraphModule):
@@ -189,10 +190,25 @@ def _restore(
     return made
 
 
+_OF_STATE = ("state_dict", "_save_to_state_dict", "get_extra_state")
+
+
+def _state(module: nn.Module) -> list[Any]:
+    """The values of a state dict; those of modules that save it as torch does without making their names."""
+    values: list[Any] = []
+    for _, part in modules_in(module):
+        own_way = any(getattr(type(part), name) is not getattr(nn.Module, name) for name in _OF_STATE)
+        if own_way or part._state_dict_hooks:
+            return list(module.state_dict().values())
+        values.extend(part._parameters.values())
+        values.extend(value for name, value in part._buffers.items() if name not in part._non_persistent_buffers_set)
+    return values
+
+
 def state_bytes(module: nn.Module) -> int:
     """Bytes of a module's state dict, each tensor once; quantized weights count a byte a code and their scales."""
     seen: set[int] = set()
-    stack: list[Any] = list(module.state_dict().values())
+    stack = _state(module)
     total = 0
     while stack:
         value = stack.pop()

@@ -14,6 +14,7 @@ from torch.fx import Node
 
 from qfx.graph.provenance import describe
 from qfx.graph.view import GraphView
+from qfx.graph.walk import modules_in
 
 _ALWAYS = (nn.modules.batchnorm._BatchNorm, nn.RReLU)
 _PROBABILITY = {nn.modules.dropout._DropoutNd: "p", nn.RNNBase: "dropout", nn.MultiheadAttention: "dropout"}
@@ -34,7 +35,7 @@ _BUILT_IN: dict[Any, tuple[int | None, int]] = {
 
 def training_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """(name, module) of torch's layers that are in training mode and then compute something else."""
-    for name, module in model.named_modules():
+    for name, module in modules_in(model):
         if not module.training:
             continue
         tracks = isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats

@@ -23,11 +23,20 @@ class Param:
         fqn: the first qualified name it was found under.
         tensor: its value.
         node: the ``get_attr`` node that fetches it, if one does.
+        late: it is itself among the arguments of who reads it, until `qfx.passes.fetch` writes a node for it.
     """
 
     fqn: str
     tensor: torch.Tensor
     node: Node | None = None
+    late: bool = False
+    _number: float | int | None = None
+
+    def number(self) -> float | int:
+        """What a tensor of one element holds; asked of the tensor once, so it is for constants."""
+        if self._number is None:
+            self._number = self.tensor.item()
+        return self._number
 
     def __repr__(self) -> str:
         return f"Param({self.fqn})"

@@ -14,6 +14,7 @@ from qfx.graph.attributes import get_attribute, submodule
 from qfx.graph.hooks import hooks_of
 from qfx.graph.ranks import rank
 from qfx.graph.values import Param, Reading
+from qfx.graph.walk import modules_in
 from qfx.graph.writes import says_it_writes
 from qfx.ops import Op
 from qfx.spellings import CallSpelling, UnreadableCall, calls, module_spelling, opaque
@@ -45,7 +46,7 @@ class GraphView:
         self._calls: dict[Node, int] = {}
         self._regions: dict[Node, int] | None = None
         self._ranks: dict[Node, int | None] = {}
-        self._modules: dict[str, torch.nn.Module] = dict(gm.named_modules(remove_duplicate=False))
+        self._modules: dict[str, torch.nn.Module] = dict(modules_in(gm, aliases=True))
 
     # -- reading ---------------------------------------------------------------------------------------------------
     def read(self, node: Node) -> Reading:
@@ -126,7 +127,7 @@ class GraphView:
         return self._opaque(node, type(module), mutates=getattr(module, "inplace", False) is True)
 
     def _canonical(self, node: Node, op: Op, found: dict[str, Any], spelling: Any, mutates: bool) -> Reading:
-        inputs = [self.value(found.pop(name, None)) for name in op.names[: len(op.inputs)]]
+        inputs = [self.value(found.pop(name, None)) for name in op.input_names]
         attrs = {
             name: op.normalize(name, found.pop(name)) if name in found else attr.default
             for name, attr in op.attrs.items()
@@ -154,7 +155,8 @@ class GraphView:
         return None
 
     def value(self, written: Any) -> Any:
-        """An argument as the matcher sees it: ``get_attr`` nodes are `Param`, lists are tuples."""
+        """An argument as the matcher sees it: ``get_attr`` nodes are `Param`, as are those not fetched yet; lists are
+        tuples."""
         if isinstance(written, Node):
             if written.op == "get_attr":
                 tensor = get_attribute(self.gm, str(written.target))

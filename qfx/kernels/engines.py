@@ -243,7 +243,13 @@ def choose_engine(layer: LayerFacts, *, capability: str | None = None) -> Engine
         'fbgemm'
     """
     wide = (capability or torch.backends.cpu.get_cpu_capability()).upper().startswith("AVX512")
-    return _chosen(layer, wide, tuple(torch.backends.quantized.supported_engines))
+    return _chosen(layer, wide, _built())
+
+
+@lru_cache(maxsize=1)
+def _built() -> tuple[str, ...]:
+    """The engines of this build of torch, which does not change; torch makes a list of names each time it is asked."""
+    return tuple(torch.backends.quantized.supported_engines)
 
 
 @lru_cache(maxsize=4096)

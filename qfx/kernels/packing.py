@@ -10,8 +10,7 @@ object. A :class:`PackedSpec` is what gets copied: the int8 weight, the bias, th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,35 +74,43 @@ def usable_engine(engine: str | None) -> str:
     return chosen
 
 
-@contextmanager
-def packed_by(engine: str | None) -> Iterator[str]:
+class packed_by:
     """Select the engine that packs inside the block, and restore the former one after it, also when the block raises.
 
     Args:
         engine: the engine asked for, or None for the one already selected. One this machine lacks is replaced as
             :func:`usable_engine` says.
 
-    Yields:
-        The engine in force.
+    ``as`` gives the engine in force.
 
     Example:
         >>> with packed_by("fbgemm") as engine:
         ...     packed = torch.ops.quantized.linear_prepack(weight, bias)  # doctest: +SKIP
     """
-    with _selection:
-        former = current_engine()
-        if engine == former or (engine is None and former in ENGINES):  # torch lets nobody select one it lacks
-            yield former
-            return
-        chosen = usable_engine(engine)
-        if chosen == former:
-            yield chosen
-            return
-        torch.backends.quantized.engine = chosen
+
+    __slots__ = ("_asked", "_chosen", "_former")
+
+    def __init__(self, engine: str | None) -> None:
+        self._asked = engine
+
+    def __enter__(self) -> str:
+        _selection.acquire()
         try:
-            yield chosen
-        finally:
-            torch.backends.quantized.engine = former
+            self._former = self._chosen = former = current_engine()
+            # torch lets nobody select one it lacks
+            if self._asked != former and (self._asked is not None or former not in ENGINES):
+                self._chosen = usable_engine(self._asked)
+                if self._chosen != former:
+                    torch.backends.quantized.engine = self._chosen
+        except BaseException:
+            _selection.release()
+            raise
+        return self._chosen
+
+    def __exit__(self, *error: object) -> None:
+        if self._chosen != self._former:
+            torch.backends.quantized.engine = self._former
+        _selection.release()
 
 
 @dataclass(frozen=True, eq=False)

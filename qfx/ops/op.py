@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 Normalizer = Callable[[Any], Any]
@@ -70,10 +71,15 @@ class Op:
     optional: frozenset[str] = frozenset()
     opaque: bool = False
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of inputs, then attributes, in call order."""
-        return (*(name.rstrip("*") for name in self.inputs), *self.attrs)
+        return (*self.input_names, *self.attrs)
+
+    @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of inputs, without the star of those that take a list."""
+        return tuple(name.rstrip("*") for name in self.inputs)
 
     def slot(self, name: str) -> int:
         """Position of the input called `name`.
@@ -81,7 +87,9 @@ class Op:
         Raises:
             ValueError: the op has no such input.
         """
-        return [n.rstrip("*") for n in self.inputs].index(name)
+        if name not in self.input_names:
+            raise ValueError(f"{self.name} has no input {name!r}; it has {', '.join(self.input_names)}")
+        return self.input_names.index(name)
 
     def normalize(self, name: str, value: Any) -> Any:
         """`value` in the one form attribute `name` is read in."""

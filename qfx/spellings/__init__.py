@@ -12,5 +12,6 @@ from qfx.spellings.table import module_spelling as module_spelling
 from qfx.spellings.table import opaque as opaque
 from qfx.spellings.table import ops_of_modules as ops_of_modules
 from qfx.spellings.table import register as register
+from qfx.spellings.table import registrations as registrations
 from qfx.spellings.table import spelling_of as spelling_of
 from qfx.spellings.table import targets as targets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from qfx.errors import QfxError
@@ -42,7 +43,7 @@ class Parameter:
     default: Any = MISSING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Signature:
     """The parameters of a callable, in order, as data.
 
@@ -51,6 +52,12 @@ class Signature:
 
     parameters: tuple[Parameter, ...]
     star: str | None = None
+
+    @cached_property
+    def _canonical(self) -> dict[str, str]:
+        """Python name -> canonical name."""
+        known = {p.python: p.canonical for p in self.parameters}
+        return known | ({self.star: self.star} if self.star else {})
 
     @staticmethod
     def parse(text: str) -> Signature:
@@ -82,7 +89,7 @@ class Signature:
             found[parameter.canonical] = value
         if self.star is not None and len(args) > len(self.parameters):
             found[self.star] = _unstar(args[len(self.parameters) :])
-        known = {p.python: p.canonical for p in self.parameters} | ({self.star: self.star} if self.star else {})
+        known = self._canonical
         for name, value in kwargs.items():
             name = name if name in known else _ALIASES.get(name, name)
             if name not in known or known[name] in found:

@@ -54,6 +54,11 @@ def module_spelling(cls: type) -> ModuleSpelling | None:
     return _MODULES.get(cls)
 
 
+def registrations() -> int:
+    """How many spellings there are; it grows when a user adds one, and what was worked out from the table is stale."""
+    return len(_MODULES) + sum(map(len, _CALLS.values()))
+
+
 def ops_of_modules(classes: Iterable[type]) -> tuple[Op, ...]:
     """The ops some module classes spell, once each, in order."""
     return tuple(dict.fromkeys(_MODULES[cls].op for cls in classes))

@@ -24,7 +24,7 @@ def test_a_reading_gives_inputs_by_name_and_knows_its_dialect() -> None:
     assert [reading.dialect for reading in readings] == ["module", "method", "function", "aten"]
     assert repr(readings[0]) == "linear@fc"
     assert repr(readings[0].input("w")) == "Param(fc.weight)"
-    with pytest.raises(ValueError, match="is not in list"):
+    with pytest.raises(ValueError, match="linear has no input '"):
         readings[0].input("nothing")
 
 

@@ -15,7 +15,7 @@ def test_names_are_inputs_then_attributes_in_call_order() -> None:
     op = Op("example", ("x", "ys*"), {"dim": Attr(0)})
     assert op.names == ("x", "ys", "dim")
     assert (op.slot("x"), op.slot("ys")) == (0, 1)
-    with pytest.raises(ValueError, match="'dim' is not in list"):
+    with pytest.raises(ValueError, match="example has no input 'dim'; it has x, ys"):
         op.slot("dim")
 
 

@@ -161,3 +161,11 @@ def test_200_patterns_cost_about_one_step_a_node(nodes: int) -> None:
             steps += match(p, view, node).steps
     # 200 patterns tried one by one would cost 200 steps and more; here most nodes fit none and cost none.
     assert steps / nodes < 5
+
+
+@pytest.mark.parametrize("name", ["anchor", "nodes", "once"])
+def test_a_capture_cannot_be_called_what_a_match_has_for_itself(name: str) -> None:
+    scope: dict[str, Any] = {"ops": ops}
+    exec(f"def hides({name}):\n    return ops.relu({name})", scope)
+    with pytest.raises(PatternError, match=f"pattern hides binds '{name}', which every match has for itself"):
+        pattern(scope["hides"])

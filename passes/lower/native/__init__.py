@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qfx.passes.fetch import FETCH
 from qfx.passes.lower.constants import quantize_constants
 from qfx.passes.lower.facts import ask_codes
 from qfx.passes.lower.native.clamps import join_clamps
@@ -28,4 +29,5 @@ NATIVE: tuple[Step, ...] = (
     FunctionPass("join clamps", join_clamps),
     FunctionPass("quantize constants", quantize_constants),
     FunctionPass("ask codes for sizes", ask_codes),
+    FETCH,
 )

@@ -129,7 +129,7 @@ def _module_site(m: Match) -> KernelSite | Reject:
     per_tensor = inner.weight_qscheme is torch.per_tensor_affine
     axis = _axis(None if per_tensor else inner.weight_axis_int, inner.weight)
     weight, zero_point = inner._parameters["weight"], inner._buffers["weight_zero_point"]
-    symmetric = not (bool(zero_point.any()) if zero_point.dim() else int(zero_point))
+    symmetric = not (bool(zero_point.any()) if zero_point.numel() > 1 else zero_point.item())
     shape, most = tuple(weight.shape), reach_of(m.view, m.x).inside
     layer = layer_facts(op, shape, attrs, per_channel=not per_tensor, symmetric=symmetric, most=most)
     return KernelSite(op, attrs, output(m), layer, inner.weight_dtype, axis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qfx.passes.fetch import FETCH
 from qfx.passes.lower.facts import ask_codes
 from qfx.passes.lower.onednn.clamps import join_clamps
 from qfx.passes.lower.onednn.elementwise import ELEMENTWISE
@@ -26,4 +27,5 @@ ONEDNN: tuple[Step, ...] = (
     FunctionPass("join clamps", join_clamps),
     FunctionPass("make weights no kernel took plain", make_leftovers_plain),
     FunctionPass("ask codes for sizes", ask_codes),
+    FETCH,
 )

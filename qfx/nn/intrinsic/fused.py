@@ -32,8 +32,13 @@ class _FusedModule(nn.Sequential):
         if not self._PARTS:
             super().__init__(*args)
             return
-        modules = inspect.signature(type(self)).bind(*args, **kwargs).args
-        expected, found = list(self._PARTS.values()), [type_before_parametrizations(module) for module in modules]
+        expected = list(self._PARTS.values())
+        whole = len(args) == len(expected) and not kwargs
+        modules = args if whole else inspect.signature(type(self)).bind(*args, **kwargs).args
+        if list(map(type, modules)) == expected:
+            super().__init__(*modules)
+            return
+        found = [type_before_parametrizations(module) for module in modules]
         if found != expected:
             raise ModuleTypeError(
                 f"Incorrect types for input modules: {type(self).__name__} takes {_names(expected)}, "

@@ -158,12 +158,11 @@ class PackedModule(Repacking, WeightedQuantizedModule):
 
     def _hold(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Own the parameters and pack them by ``self.engine``."""
-        self._weight = weight.detach()
-        self._bias = None if bias is None else bias.detach().clone()
+        self.put(_weight=weight.detach(), _bias=None if bias is None else bias.detach().clone())
         self._repack()
 
     def _repack(self) -> None:
-        self._packed_params = self._packed_spec().pack()
+        self.put(_packed_params=self._packed_spec().pack())
 
     def _packed_spec(self) -> PackedSpec:
         raise NotImplementedError

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 
 import qfx
-from qfx import BackendConfig, BackendPatternConfig, DTypeConfig, MatchAllNode
+from qfx import BackendConfig, BackendPatternConfig, DTypeConfig, MatchAllNode, ops
 from qfx.errors import ConfigError
+from qfx.passes.annotate.backend import compiled, default_backend
+from qfx.spellings import CallSpelling, Signature, register
 
 FULL = DTypeConfig(torch.quint8, torch.quint8, torch.qint8, torch.float)
 PLAIN = DTypeConfig(torch.quint8, torch.quint8)
@@ -118,3 +120,20 @@ def test_a_root_that_is_none() -> None:
 def test_impossible_patterns(pattern: Any, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         prepared(BackendPatternConfig()._set_pattern_complex_format(pattern))
+
+
+def spelled_late(x: Tensor) -> Tensor:
+    return torch.relu(x)
+
+
+def test_the_default_backend_is_compiled_once_and_again_after_a_spelling_was_registered() -> None:
+    before = compiled(default_backend())
+    assert compiled(default_backend()) is before
+    register(CallSpelling(spelled_late, ops.relu, Signature.parse("x"), {}))
+    assert compiled(default_backend()) is not before
+
+
+def test_the_default_backend_is_not_the_one_users_get_and_may_change() -> None:
+    theirs = qfx.get_default_backend_config()
+    theirs.set_backend_pattern_config(BackendPatternConfig(torch.nn.Bilinear))
+    assert len(default_backend().configs) == len(theirs.configs) - 1

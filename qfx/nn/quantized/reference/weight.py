@@ -4,6 +4,7 @@ backend.
 No ``from __future__ import annotations`` here: TorchScript reads the annotations of attributes as objects.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -224,10 +225,22 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
         self._resolve(self.weight_quant_min, self.weight_quant_max)
 
 
-def of_float(cls: Any, float_module: Any, weight_qparams: dict[str, Any]) -> Any:
-    """A module of ``cls`` with the geometry, the parameters (same storage) and the mode of a float module.
+def _same_storage(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    return torch.nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+
+
+def of_float(
+    cls: Any, float_module: Any, weight_qparams: dict[str, Any], taken: Callable[[Any], Any] = _same_storage
+) -> Any:
+    """A module of ``cls`` with the geometry, the parameters and the mode of a float module.
 
     The float class's constructor is not called: it would draw random weights only for them to be replaced.
+
+    Args:
+        cls: a reference class.
+        float_module: of the class it stands for.
+        weight_qparams: as `ReferenceQuantizedModule` has them.
+        taken: from a parameter of the float module to that of the new one; by default it has the same storage.
     """
     made = cls.__new__(cls)
     torch.nn.Module.__init__(made)
@@ -236,10 +249,7 @@ def of_float(cls: Any, float_module: Any, weight_qparams: dict[str, Any]) -> Any
     own["training"] = float_module.training
     for name in ("weight", "bias"):
         parameter = getattr(float_module, name)
-        shared = None
-        if parameter is not None:
-            shared = torch.nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-        own["_parameters"][name] = shared
+        own["_parameters"][name] = None if parameter is None else taken(parameter)
     made._bind()
     made._init_weight_qparams(weight_qparams, float_module.weight.device)
     return made

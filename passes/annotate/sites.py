@@ -16,12 +16,12 @@ from qfx.graph.provenance import describe
 from qfx.ops import Op
 from qfx.passes.annotate.inputs import activations, parameter_slots, weight_and_bias
 from qfx.passes.annotate.instances import Found, Instance, Left
+from qfx.passes.annotate.tensors import is_split
 from qfx.passes.interface import Interface
 from qfx.qparams import product_scale
 from qfx.specs import Solution, Spec, SpecBook, Ticket
 
 # Their output is a tuple; each item has the parameters of what was split.
-TUPLES = frozenset({"chunk", "split", "unbind"})
 
 
 @dataclass(slots=True)
@@ -203,7 +203,7 @@ def _output(view: GraphView, sites: Sites, instance: Instance) -> None:
         _, first = next(activations(view, instance.root, instance.roles))
         source = sites._carried.get(first, first)
         before = sites.edges.get((source, instance.root)) or sites.tickets[source]
-        if view.read(instance.root).op.name in TUPLES:
+        if is_split(view.read(instance.root)):
             sites._carried[anchor] = source
             return
         spec = sites._specs[before]

@@ -97,7 +97,7 @@ def _call(view: GraphView, node: Node, found: set[Node], containers: dict[Node, 
         found.add(node)
 
 
-SPLITS = frozenset({"chunk", "split", "unbind"})
+SPLITS = frozenset({"chunk", "split", "tensor_split", "unbind"})
 
 
 def is_split(reading: Reading) -> bool:

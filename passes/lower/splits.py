@@ -7,7 +7,7 @@ from torch.fx import GraphModule, Node
 from qfx import ops
 from qfx.passes.pipeline import Context
 
-SPLITS = (ops.chunk, ops.split, ops.unbind)
+SPLITS = (ops.chunk, ops.split, ops.tensor_split, ops.unbind)
 
 
 def sink_splits(gm: GraphModule, context: Context) -> bool:

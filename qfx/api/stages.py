@@ -12,6 +12,7 @@ from qfx.passes.fuse.shared import fold_behind_shared
 from qfx.passes.fuse.training import COLLECT_BATCH_NORM
 from qfx.passes.normalize import NORMALIZE
 from qfx.passes.pipeline import Fact, FunctionPass, Pass, Step
+from qfx.passes.spell import spell_out
 
 _NORMALIZED: frozenset[Fact] = frozenset({"normalized"})
 
@@ -28,8 +29,10 @@ COLLECT: tuple[Step, ...] = (
     Pass("fuse relu", FUSE_RELU, requires=_NORMALIZED, keep_misses=True),
 )
 
-PREPARE: dict[str, tuple[Step, ...]] = {"normalize": tuple(NORMALIZE), "fuse": FUSE}
-PREPARE_QAT: dict[str, tuple[Step, ...]] = {"normalize": tuple(NORMALIZE), "fuse": COLLECT}
+PLAIN: tuple[Step, ...] = (*NORMALIZE, FunctionPass("spell out", spell_out))
+
+PREPARE: dict[str, tuple[Step, ...]] = {"normalize": PLAIN, "fuse": FUSE}
+PREPARE_QAT: dict[str, tuple[Step, ...]] = {"normalize": PLAIN, "fuse": COLLECT}
 
 
 def prepare_stages(backend: BackendConfig | None, *, is_qat: bool = False) -> dict[str, tuple[Step, ...]]:

@@ -133,10 +133,13 @@ def _unknown(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
     return None
 
 
+_SPLITS = frozenset({"chunk", "split", "tensor_split"})
+
+
 def _item(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
     """An item of a split has the rank of what was split, which the split stands for; of the rest nothing is said."""
     source = reading.inputs[0]
-    split = isinstance(source, Node) and str(getattr(source.target, "__name__", source.target)) in ("chunk", "split")
+    split = isinstance(source, Node) and str(getattr(source.target, "__name__", source.target)) in _SPLITS
     return of(source) if split and isinstance(reading.attrs["index"], int) else None
 
 

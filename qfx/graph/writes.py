@@ -70,7 +70,7 @@ def _inplace_position(function: Any) -> int | None:
 
 
 # Of the ops that only move data, those whose result has memory of its own.
-_COPIES = frozenset({"clone", "repeat", "repeat_interleave", "flip", "tile"})
+_COPIES = frozenset({"clone", "repeat", "repeat_interleave", "flip", "roll", "tile"})
 _VIEWS = frozenset({"T", "mT", "H", "mH", "data", "real", "imag"})
 
 

@@ -102,6 +102,26 @@ def _known_code(value: float, scale: float, zero_point: int, dtype: torch.dtype)
     return int(one.int_repr())
 
 
+# -- moves -------------------------------------------------------------------------------------------------------
+def roll(q: Tensor, shifts: list[int], dims: list[int]) -> Tensor:
+    """``torch.roll`` of a tensor quantized per tensor, which torch does not have.
+
+    Args:
+        q: of any shape.
+        shifts: places to move by, one for each of `dims`.
+        dims: empty to roll the flattened tensor.
+
+    Example:
+        >>> q = torch.quantize_per_tensor(torch.arange(4.0), 1.0, 0, torch.quint8)
+        >>> roll(q, [1], [0]).int_repr()
+        tensor([3, 0, 1, 2], dtype=torch.uint8)
+    """
+    if has_torch_function_unary(q):
+        made: Tensor = handle_torch_function(roll, (q,), q, shifts, dims)
+        return made
+    return _quantized_like(q, torch.roll(q.int_repr(), shifts, dims))
+
+
 # -- pools ---------------------------------------------------------------------------------------------------------
 def avg_pool(
     q: Tensor,

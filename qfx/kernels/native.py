@@ -70,6 +70,10 @@ def _pool(op: str, call: Any, computes: Any, names: tuple[str, ...], own_call: C
     return Kernel(op, f"quantized {op}", call, computes, arrange=arrange, own_call=own_call)
 
 
+def _roll(x: Any, scale: Any, zero_point: Any, attrs: _Attrs) -> tuple[Any, ...]:
+    return (x, *(list(v) if isinstance(v, tuple) else [v] for v in (attrs["shifts"], attrs["dims"])))
+
+
 def _some(values: Any, least: int) -> bool:
     """Whether an attribute of a pool is not everywhere below a number; one that is computed may be anything."""
     return not isinstance(values, tuple) or any(not isinstance(value, int) or value >= least for value in values)
@@ -113,6 +117,7 @@ _INPUTS_RANGE = (
     _same("avg_pool3d", reference.avg_pool),
     *(_same(f"adaptive_avg_pool{n}d", reference.adaptive_avg_pool) for n in (1, 2, 3)),
     _same("mean", reference.mean),
+    Kernel("roll", "roll of codes", codes.roll, reference.roll, arrange=_roll),
     _same("pad", reference.pad, one_of("mode", "constant", "reflect", verb="pads by"), _no_3d_reflection),
     _same(
         "interpolate",

@@ -216,6 +216,7 @@ def _shapes() -> Iterator[CallSpelling]:
         ("input>x dim sizes", ops.unflatten, "unflatten"),
         ("input>x dim0 dim1", ops.transpose, "transpose swapaxes swapdims"),
         ("input>x source destination", ops.movedim, "movedim moveaxis"),
+        ("input>x shifts dims=()", ops.roll, "roll"),
         ("input>x", ops.t, "t"),
         ("input>x dim=None", ops.squeeze, "squeeze squeeze_"),
         ("input>x dim", ops.unsqueeze, "unsqueeze unsqueeze_"),
@@ -232,6 +233,9 @@ def _shapes() -> Iterator[CallSpelling]:
             yield from _calls(op, signature, *functions, name)
     yield from _calls(ops.split, "input>x split_size_or_sections>sizes dim=0", torch.split, adjust=_tensor_split_sizes)
     yield from _calls(ops.split, "x split_size>sizes dim=0", "split", adjust=_tensor_split_sizes)
+    for name in ("sections", "indices", "tensor_indices_or_sections", "indices_or_sections"):
+        signature = f"input>x {name}>sizes dim=0"
+        yield from _calls(ops.tensor_split, signature, torch.tensor_split, "tensor_split", adjust=_tensor_split_sizes)
     yield from _calls(ops.reshape, "input>x shape", torch.reshape)
     yield from _calls(ops.reshape, "x *shape", "reshape", "view", adjust=_no_dtype)
     yield from _calls(ops.flatten, "input>x", torch.ravel, "ravel")

@@ -215,3 +215,16 @@ def test_under_an_fx_tracer_each_is_one_call() -> None:
     q = quantized(2, 4, 8, 8)
     assert torch.equal(gm(q).int_repr(), Model()(q).int_repr())
     assert [n.target for n in torch.fx.symbolic_trace(WithPool3d()).graph.nodes][1] is codes.max_pool
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("shifts", "dims"), [([1], [1]), ([-7, 2], [0, 3]), ([5], []), ([0], [2])])
+def test_a_roll_moves_codes(shifts: list[int], dims: list[int], engine: str, layout: str) -> None:
+    torch.backends.quantized.engine = engine
+    q = LAYOUTS[layout](quantized(2, 4, 5, 6))
+    dims = [dim for dim in dims if dim < q.dim()]
+    shifts = shifts[: max(len(dims), 1)]
+    rolled = codes.roll(q, shifts, dims)
+    assert torch.equal(rolled.int_repr(), torch.roll(q.int_repr(), shifts, dims))
+    assert (rolled.q_scale(), rolled.q_zero_point()) == (q.q_scale(), q.q_zero_point())

@@ -100,6 +100,11 @@ def _bilinear(kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
     return found, kernel.reference(x, X, (7, 7))
 
 
+def _roll(kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
+    x, how = codes(2, 3, 5, 7), ((1, -3), (1, 3))
+    return called(kernel, x, shifts=how[0], dims=how[1]), kernel.reference(x, X, *how)
+
+
 SHAPES = {1: (2, 3, 8), 2: (2, 3, 6, 8), 3: (2, 3, 4, 6, 8)}
 CASES: dict[str, Callable[[Kernel], tuple[torch.Tensor, torch.Tensor]]] = {
     "add": _binary,
@@ -127,6 +132,7 @@ CASES: dict[str, Callable[[Kernel], tuple[torch.Tensor, torch.Tensor]]] = {
     "mean": _float_op(lambda x: x.mean([2, 3]), SHAPES[2], [2, 3]),
     "pad": _float_op(lambda x: F.pad(x, (1, 2, 0, 1), value=0.5), SHAPES[2], (1, 2, 0, 1), 0.5),
     "interpolate": _bilinear,
+    "roll": _roll,
 }
 
 

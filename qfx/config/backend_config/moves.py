@@ -1,4 +1,4 @@
-"""Patterns the original leaves out: data moves that would otherwise break an integer region apart."""
+"""Patterns the original leaves out, each of which would break an integer region apart: data moves and batch norms."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ MOVES: tuple[Any, ...] = (
     operator.getitem,
     torch.chunk,
     torch.split,
+    torch.tensor_split,
     torch.unbind,
     torch.select,
     torch.t,
     torch.movedim,
     torch.flip,
+    torch.roll,
     torch.tile,
     torch.clone,
     "expand",
@@ -40,19 +42,24 @@ MOVES: tuple[Any, ...] = (
 )
 
 
+NORMS: tuple[Any, ...] = (functional.batch_norm, torch.batch_norm, nn.BatchNorm1d)
+"""Spellings of a batch norm that has nothing to be folded into; the original lists the modules 2d and 3d only."""
+
+
 def get_default_backend_config() -> BackendConfig:
-    """Return what ``prepare_fx`` uses when no backend config is given: the native one, and data moves.
+    """Return what ``prepare_fx`` uses when no backend config is given: the native one, data moves and batch norms.
 
     Padding, slicing, splitting and their like have the parameters of their input. The original does not list them, so
     each of them leaves the integers and comes back. A backend config you pass yourself is taken as it is.
     """
     made = get_native_backend_config()
     known = {config.pattern for config in made.configs if not isinstance(config.pattern, tuple)}
-    for move in MOVES:
-        if move not in known:
-            made.set_backend_pattern_config(
-                BackendPatternConfig(move)
-                .set_observation_type(ObservationType.OUTPUT_SHARE_OBSERVER_WITH_INPUT)
-                .add_dtype_config(dtypes.default_op_quint8)
-            )
+    for names, observed in (
+        (MOVES, ObservationType.OUTPUT_SHARE_OBSERVER_WITH_INPUT),
+        (NORMS, ObservationType.OUTPUT_USE_DIFFERENT_OBSERVER_AS_INPUT),
+    ):
+        for name in names:
+            if name not in known:
+                config = BackendPatternConfig(name).set_observation_type(observed)
+                made.set_backend_pattern_config(config.add_dtype_config(dtypes.default_op_quint8))
     return made

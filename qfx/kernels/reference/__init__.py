@@ -32,7 +32,7 @@ from qfx.kernels.reference.arithmetic import ENGINES, Engine, onednn_here, requa
 from qfx.kernels.reference.dynamic import dynamic_qparams, linear_dynamic
 from qfx.kernels.reference.elementwise import add, add_scalar, cat, mul, mul_scalar
 from qfx.kernels.reference.matmul import conv, linear
-from qfx.kernels.reference.norms import batch_norm, layer_norm, pad
+from qfx.kernels.reference.norms import batch_norm, layer_norm, pad, roll
 from qfx.kernels.reference.overflow import SAFE_CODE, linear_sums_16bit, overflow_risk
 from qfx.kernels.reference.pooling import (
     adaptive_avg_pool,
@@ -79,6 +79,7 @@ __all__ = [
     "relu",
     "requantize",
     "requantize_matmul",
+    "roll",
     "sigmoid",
     "tanh",
 ]

@@ -1,4 +1,4 @@
-"""Normalization and padding of codes."""
+"""Normalization and padding of codes, and the move torch has no quantized form of."""
 
 from __future__ import annotations
 
@@ -94,3 +94,8 @@ def pad(x: Tensor, qparams: QParams, padding: Sequence[int], value: float = 0.0,
     if mode == "constant":
         return F.pad(x, list(padding), value=code_of(value, qparams))
     return F.pad(x.double(), list(padding), mode=mode).to(x.dtype)
+
+
+def roll(x: Tensor, qparams: QParams, shifts: Sequence[int], dims: Sequence[int]) -> Tensor:
+    """Return codes that were moved on by `shifts` along `dims`, those at the end to the front; as ``torch.roll``."""
+    return torch.roll(x, list(shifts), list(dims))

@@ -168,6 +168,9 @@ ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "mul relu6": lambda m, x: F.relu6(x * m.a(x)),
     "itself": lambda m, x: x + x,
     "number": lambda m, x: x + 1.5,
+    "alpha": lambda m, x: torch.add(x, m.a(x), alpha=2),
+    "alpha of a method": lambda m, x: m.a(x).add(x, alpha=-0.5),
+    "alpha of a number": lambda m, x: torch.add(x, 0.75, alpha=2),
     "number first": lambda m, x: 2 * x,
     "negative": lambda m, x: x * -0.25,
     "zero": lambda m, x: x * 0,
@@ -219,6 +222,13 @@ SAME: dict[str, tuple[Callable[[Any, Any], Any], torch.Tensor]] = {
     "clamp_min": (lambda m, x: torch.clamp_min(x, -0.3), X2),
     "clamp_max": (lambda m, x: (x + x).clamp_max_(0.4), X2),
     "flip": (lambda m, x: x.flip(1, 2), X2),
+    "roll": (lambda m, x: torch.roll(x, (1, -2), (1, 3)), X2),
+    "roll flat": (lambda m, x: x.roll(5), X2),
+    "tensor_split": (lambda m, x: x.tensor_split(3, 1)[2], X2),
+    "tensor_split indices": (lambda m, x: torch.tensor_split(x, (1, 2), 1)[1], X2),
+    "hstack": (lambda m, x: torch.hstack([x, F.relu(x)]), X2),
+    "vstack": (lambda m, x: torch.vstack((x, x)), X2),
+    "dstack": (lambda m, x: torch.dstack((x, x)), X2),
     "movedim": (lambda m, x: torch.movedim(x, 1, 3), X2),
     "tile": (lambda m, x: torch.tile(x, (1, 2, 1, 1)), X2),
     "ravel": (lambda m, x: x.ravel().reshape(x.shape), X2),
@@ -249,6 +259,8 @@ MODULES: dict[str, tuple[nn.Module, torch.Tensor]] = {
     "leaky relu": (nn.LeakyReLU(0.2), X2),
     "batch norm 2d": (nn.BatchNorm2d(4), X2),
     "batch norm 3d": (nn.BatchNorm3d(4), X3),
+    "batch norm 1d": (nn.BatchNorm1d(8), FLAT),
+    "batch norm 1d of a sequence": (nn.BatchNorm1d(4), X1),
     "batch norm relu": (nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), X2),
     "layer norm": (nn.LayerNorm(8), FLAT),
     "layer norm bare": (nn.LayerNorm(8, elementwise_affine=False), FLAT),
@@ -264,6 +276,18 @@ def test_modules(name: str, target: str) -> None:
         return
     # Activations and norms are float32 inside their kernels, in another order than the float op's; a code each.
     check(net(lambda m, x: m.a(x), a=module), x, target=target, codes=2.001)
+
+
+def test_a_batch_norm_as_a_function() -> None:
+    def normalized(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return F.batch_norm(x, m.mean, m.var, m.gamma, m.beta, eps=1e-3)
+
+    model = net(normalized)
+    model.gamma, model.beta = nn.Parameter(torch.rand(4) + 0.5), nn.Parameter(torch.randn(4))
+    model.register_buffer("mean", torch.randn(4) / 2)
+    model.register_buffer("var", torch.rand(4) + 0.5)
+    lowered = check(model, X2, codes=2.001)
+    assert "quantized.batch_norm" in lowered.plan["kernels"].values()
 
 
 FLOAT: dict[str, Callable[[Any, Any], Any]] = {

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import operator
+
+import torch
+
 from qfx import ops
 from qfx.graph import GraphView, Param, Reading
+from qfx.graph.ranks import examples_given
 from qfx.nn.folding import fold
 from qfx.ops import Op
 from qfx.passes.annotate.choices import configured_as
@@ -30,6 +35,28 @@ def normalizes_outputs(m: Match) -> bool | Reject:
     return normalizes(m.view, m.weighted, m.bn)
 
 
+def _may_normalize_outputs(m: Match) -> bool | Reject:
+    """Guard: as above; where nobody told what the model is called with, the folded layer asks when it runs."""
+    found = normalizes_outputs(m)
+    return True if isinstance(found, Reject) and _is_to_ask(m) else found
+
+
+def _is_to_ask(m: Match) -> bool:
+    if m.weighted.op is not ops.linear or m.view.rank(m.x) is not None or examples_given(m.view.gm.graph.nodes):
+        return False
+    return isinstance(m.mean, Param) and bool(m.w.tensor.shape[0] == m.mean.tensor.numel())
+
+
+def _ask(m: Match, g: Rewriter) -> None:
+    """Have the graph refuse an input in whose product batch norm would not have normalized the features."""
+    two = g.call(operator.eq, g.method("dim", m.x), 2)
+    said = (
+        f"{m.weighted.node} and {m.bn.node} were folded into one layer for inputs of two axes, batch and features; in "
+        "others batch norm normalizes another axis: give fuse_fx the example_inputs, and it leaves them apart"
+    )
+    g.call(torch._assert, two, said)
+
+
 def normalizes(view: GraphView, layer: Reading, bn: Reading) -> bool | Reject:
     """Whether a batch norm normalizes the output channels of the layer before it.
 
@@ -52,7 +79,7 @@ def _rule(op: Op) -> Rule:
     transposed = op in TRANSPOSED
 
     # Readers of the batch norm's own tensors do not matter: they are not changed.
-    @rule(weighted_bn(op), where=(owned("w", "b"), _constant("mean", "var", "gamma", "beta"), normalizes_outputs))
+    @rule(weighted_bn(op), where=(owned("w", "b"), _constant("mean", "var", "gamma", "beta"), _may_normalize_outputs))
     def fold_batch_norm(m: Match, g: Rewriter) -> object:
         tensors = {
             name: getattr(m, name).tensor if getattr(m, name) is not None else None for name in ("b", "gamma", "beta")
@@ -70,6 +97,8 @@ def _rule(op: Op) -> Rule:
         )
         new_weight: NewParam = g.param(weight, like=m.w)
         new_bias = g.param(bias, like=m.b) if m.b is not None else g.param(bias, name="bias", near=m.w)
+        if _is_to_ask(m):
+            _ask(m, g)
         folded = g.call(op, m.x, new_weight, new_bias, **m.weighted.attrs)
         return configured_as(folded, m.weighted.node)
 

@@ -316,8 +316,8 @@ def fuse_fx(
         fuse_custom_config: attributes to keep.
         backend_config: its fuser methods are run where its patterns match, before our own fusions, which are the same
             for all backends.
-        example_inputs: what the model is called with, if known. A batch norm after a linear layer is folded only where
-            that is known to have two axes.
+        example_inputs: what the model is called with, if known. A batch norm after a linear layer is folded where its
+            input has two axes; without examples the folded layer raises when it is called with another input.
         passes: your own passes by the stage they run after.
 
     Raises:

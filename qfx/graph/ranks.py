@@ -26,6 +26,11 @@ def note_ranks(nodes: Iterable[Node], examples: Iterable[Any]) -> None:
             node.meta[KEY] = example.dim()
 
 
+def examples_given(nodes: Iterable[Node]) -> bool:
+    """Whether anything is known of the inputs of a graph."""
+    return any(node.op == "placeholder" and _noted(node) is not None for node in nodes)
+
+
 def rank(view: GraphView, node: Any, known: dict[Node, Rank]) -> Rank:
     """The number of dimensions of a value; None where nothing tells.
 

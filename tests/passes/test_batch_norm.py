@@ -182,9 +182,35 @@ def test_a_linear_layer_takes_its_batch_norm_in_two_dimensions_only(
         assert float((int8(x) - model(x)).detach().abs().max()) < 0.3
 
 
-def test_without_examples_a_linear_layer_keeps_its_batch_norm() -> None:
+@pytest.mark.parametrize("kind", [Tokens, TokensOfFunctions])
+def test_without_examples_a_folded_linear_layer_refuses_what_it_was_not_folded_for(kind: type[Tokens]) -> None:
+    model, x = randomized(kind(5, 5)), torch.randn(4, 8)
+    fused = qfx.fuse_fx(model)
+    assert {F.batch_norm, "bn"}.isdisjoint(node.target for node in fused.graph.nodes)
+    torch.testing.assert_close(fused(x), model(x), rtol=1e-4, atol=2e-5)
+    model(torch.randn(4, 5, 8))
+    with pytest.raises(AssertionError, match="folded into one layer for inputs of two axes, batch and features"):
+        fused(torch.randn(4, 5, 8))
+
+
+def test_without_examples_other_channels_than_features_stay_apart() -> None:
+    model, x = randomized(Tokens(6, 5)), torch.randn(4, 5, 8)
+    fused = qfx.fuse_fx(model)
+    assert [name for name, _ in fused.named_children()] == ["fc", "bn"]
+    torch.testing.assert_close(fused(x), model(x))
+
+
+def test_with_examples_a_folded_linear_layer_asks_nothing() -> None:
     model, x = randomized(Tokens(5, 5)), torch.randn(4, 8)
-    assert [name for name, _ in qfx.fuse_fx(model).named_children()] == ["fc", "bn"]
     fused = qfx.fuse_fx(model, example_inputs=(x,))
     assert [name for name, _ in fused.named_children()] == ["fc"]
+    assert [node.op for node in fused.graph.nodes] == ["placeholder", "call_module", "output"]
     torch.testing.assert_close(fused(x), model(x), rtol=1e-4, atol=2e-5)
+
+
+def test_what_asks_for_its_input_is_quantized_all_the_same() -> None:
+    model, x = randomized(Tokens(5, 5)), torch.randn(4, 8)
+    prepared = qfx.prepare_fx(qfx.fuse_fx(model), qfx.get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    int8 = qfx.convert_fx(prepared, strict=True)
+    assert float((int8(x) - model(x)).detach().abs().max()) < 0.3

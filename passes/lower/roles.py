@@ -16,6 +16,8 @@ def layer_of_weight(view: GraphView, quantized: Node) -> Node | None:
         if view.read(back).op is not ops.dequantize or not back.users:
             return None
         for layer in back.users:
+            if layer.op == "call_module":
+                return None  # it has its weight itself
             if parameter_slots(view, layer, back) != {"w"}:
                 return None
             found = layer

@@ -41,6 +41,10 @@ class KeptGraphModule(GraphModule):
         made.meta = dict(gm.meta)
         return made
 
+    def recompile(self) -> Any:
+        """Generate the code of the graph; not of the empty one the constructor starts with."""
+        return super().recompile() if "plan" in self.__dict__ else None
+
     def draft(self, shared: Iterable[nn.Module] = ()) -> DraftGraphModule:
         """A deep copy to be edited; it generates no code until it is adopted by another class.
 

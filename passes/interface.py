@@ -11,6 +11,7 @@ from torch.fx import Node
 from qfx.errors import ConfigError
 from qfx.graph.provenance import describe
 from qfx.passes.pipeline import Context
+from qfx.passes.tuples import Path, at
 
 
 @dataclass(slots=True)
@@ -19,13 +20,16 @@ class Interface:
 
     Attributes:
         given: nodes whose value is quantized already: inputs of the model, results of such modules.
-        takes: node -> positions of the inputs it wants quantized; of the output node, positions among the results.
+        takes: node -> where the inputs it wants quantized are, as paths into its arguments, or the results of the output
+            node.
+        parts: module -> the tensors of the tuple it returns, which are quantized when the module is.
         watched: modules that want the observer of their result, which is quantized.
         qconfigs: node -> what observes the inputs it wants quantized.
     """
 
     given: set[Node] = field(default_factory=set)
-    takes: dict[Node, tuple[int, ...]] = field(default_factory=dict)
+    takes: dict[Node, tuple[Path, ...]] = field(default_factory=dict)
+    parts: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
     watched: set[Node] = field(default_factory=set)
     qconfigs: dict[Node, Any] = field(default_factory=dict)
 
@@ -37,12 +41,12 @@ class Interface:
         """
         values = results(node) if node.op == "output" else list(node.args)
         found = []
-        for index in self.takes.get(node, ()):
-            value = values[index] if index < len(values) else None
+        for path in self.takes.get(node, ()):
+            value = at(values, path)
             if not isinstance(value, Node):
                 what = "output" if node.op == "output" else f"input of {describe(node)}"
                 raise ConfigError(
-                    f"there is no {what} number {index} to be quantized; it has {len(values)}, counted from 0"
+                    f"there is no {what} number {path[0]} to be quantized; it has {len(values)}, counted from 0"
                 )
             found.append(value)
         return found
@@ -51,7 +55,8 @@ class Interface:
         """The same as plain data, by name."""
         return {
             "given": sorted(node.name for node in self.given),
-            "takes": {node.name: list(positions) for node, positions in self.takes.items()},
+            "takes": {node.name: list(paths) for node, paths in self.takes.items()},
+            "parts": {node.name: [part.name for part in parts] for node, parts in self.parts.items()},
             "watched": sorted(node.name for node in self.watched),
         }
 
@@ -111,15 +116,12 @@ def hand_out(context: Context, plan: dict[str, Any]) -> None:
     """
     view = context.view
     for node in list(context.rewriter.gm.graph.nodes):
-        positions = plan["takes"].get(node.name, ())
-        if not positions:
-            continue
         values = results(node) if node.op == "output" else list(node.args)
-        for position in positions:
-            back = values[position]
+        wanted = {at(values, path): path for path in reversed(plan["takes"].get(node.name, ()))}
+        for back, path in wanted.items():
             if not isinstance(back, Node) or view.read(back).op.name != "dequantize":
                 raise ConfigError(
-                    f"{describe(node)} wants its value {position} quantized, and {back} is not: what makes it stays "
+                    f"{describe(node)} wants its value {path[0]} quantized, and {back} is not: what makes it stays "
                     "float; configure that operator, or leave the index out"
                 )
             source: Any = back.args[0]

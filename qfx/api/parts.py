@@ -17,6 +17,7 @@ from qfx.passes.annotate.choices import choice
 from qfx.passes.interface import Interface, hand_out, open_up, placeholders
 from qfx.passes.observe import KEY
 from qfx.passes.pipeline import Context
+from qfx.passes.tuples import crossing_of, open_tuples
 
 Prepare = Callable[[nn.Module, Any, Any, Any, Any], ObservedGraphModule]
 
@@ -42,7 +43,7 @@ def interface(context: Context, custom: PrepareCustomConfig, mapping: QConfigMap
     found.given.update(placeholders(graph.nodes, custom.input_quantized_indexes))
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     if custom.output_quantized_indexes:
-        found.takes[output] = tuple(custom.output_quantized_indexes)
+        found.takes[output] = tuple((index,) for index in custom.output_quantized_indexes)
         found.qconfigs[output] = mapping.global_qconfig
         found.inputs(output)
     return found
@@ -79,7 +80,7 @@ def prepare_standalone(
                 raise ConfigError(f"standalone module {path}: only output 0 can be quantized")
             found.given.add(node)
         if inside.input_quantized_indexes:
-            found.takes[node] = tuple(inside.input_quantized_indexes)
+            found.takes[node] = tuple((index,) for index in inside.input_quantized_indexes)
             decided = choice(node)
             found.qconfigs[node] = (decided.qconfig if decided is not None else None) or mapping.global_qconfig
 
@@ -109,10 +110,17 @@ def observe_custom(context: Context, custom: PrepareCustomConfig, found: Interfa
             made.qconfig = decided.qconfig
             context.rewriter.install(str(node.target), made)
             context.view.forget(node)
-            if kind == QuantType.STATIC:
-                found.takes[node] = (0,)
+            if kind != QuantType.STATIC:
+                continue
+            found.qconfigs[node] = decided.qconfig
+            crossing = crossing_of(made)
+            if crossing is None:
+                found.takes[node] = ((0,),)
                 found.watched.add(node)
-                found.qconfigs[node] = decided.qconfig
+            else:
+                takes, parts = open_tuples(context, node, crossing)
+                found.takes[node], found.parts[node] = tuple(takes), tuple(parts)
+                found.given.update(parts)
 
 
 def before_conversion(context: Context, plan: dict[str, Any], table: dict[QuantType, dict[Any, Any]]) -> None:
@@ -125,12 +133,15 @@ def before_conversion(context: Context, plan: dict[str, Any], table: dict[QuantT
     """
     classes = {cls: (made, kind) for kind, rows in table.items() for cls, made in rows.items()}
     gm: Any = context.rewriter.gm
+    quantized: set[str] = set()
     for node in list(gm.graph.find_nodes(op="call_module")):
         module: Any = context.view.module(str(node.target))
         if type(module) not in classes:
             continue
         made, kind = classes[type(module)]
-        if kind == QuantType.STATIC and node.name in plan["watched"]:
+        if kind == QuantType.STATIC and node.name in plan["parts"]:
+            quantized.add(node.name)
+        elif kind == QuantType.STATIC and node.name in plan["watched"]:
             observer = _watch(context, node)
             if observer is not None:
                 module.activation_post_process = observer
@@ -138,10 +149,12 @@ def before_conversion(context: Context, plan: dict[str, Any], table: dict[QuantT
         context.rewriter.install(str(node.target), made.from_observed(module))
         context.view.forget(node)
     # An observed module without a quantized form is a float one
+    floats = [part for name, parts in plan["parts"].items() if name not in quantized for part in parts]
+    plan["given"] = [name for name in plan["given"] if name not in floats]
     plan["takes"] = {
-        name: positions
-        for name, positions in plan["takes"].items()
-        if name not in plan["watched"] or name in plan["given"]
+        name: paths
+        for name, paths in plan["takes"].items()
+        if (name in quantized if name in plan["parts"] else name not in plan["watched"] or name in plan["given"])
     }
     open_up(context, plan)
 

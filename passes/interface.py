@@ -20,8 +20,8 @@ class Interface:
 
     Attributes:
         given: nodes whose value is quantized already: inputs of the model, results of such modules.
-        takes: node -> where the inputs it wants quantized are, as paths into its arguments, or the results of the output
-            node.
+        takes: node -> where the inputs it wants quantized are, as paths into its arguments; of the output node,
+            into the results.
         parts: module -> the tensors of the tuple it returns, which are quantized when the module is.
         watched: modules that want the observer of their result, which is quantized.
         qconfigs: node -> what observes the inputs it wants quantized.

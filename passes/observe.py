@@ -51,8 +51,8 @@ def observe(context: Context, sites: Sites) -> int:
                     context.view.forget(user)
         for root, edge in by_value.get(node, ()):
             observer = observer_of(edge)
-            # What gets its scale at run time is what every reader gets; other parameters look at the value itself
-            value = seen if is_dynamic(observer) and node in sites.own else node
+            # What an op gives is in its own parameters, and a reader that wants others gets them from there
+            value = seen if node in sites.own else node
             made = _insert(g, value, observer, count)
             count += 1
             root.replace_input_with(node, made)

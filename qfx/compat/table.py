@@ -30,7 +30,7 @@ _OF_QUANTIZATION: dict[str, tuple[str, ...]] = {
     "fx.fuse": ("qfx.compat.private.matches", *_FX),
     "fx.fuse_handler": ("qfx.compat.private.handlers", *_FX),
     "fx.graph_module": ("qfx", "qfx.compat.private.graph_modules"),
-    "fx.lstm_utils": _OBSERVERS,
+    "fx.lstm_utils": ("qfx.compat.private.lstms", *_OBSERVERS),
     "fx.match_utils": ("qfx", "qfx.compat.private.matches"),
     "fx.pattern_utils": ("qfx", "qfx.compat.private.patterns"),
     "fx.prepare": ("qfx.config.private_names", *_FX),

@@ -9,6 +9,7 @@ import torch
 from torch.fx import GraphModule
 
 from qfx.api.doubts import check_doubts, check_downgrades, check_dropped, check_lowered
+from qfx.api.equalized import equalize_in
 from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
 from qfx.api.parts import after_conversion, before_conversion
 from qfx.api.pause import no_collections
@@ -75,7 +76,7 @@ def convert_to_reference_fx(
 
 
 # Parts of a prepared model's plan that a converted one has no use for
-_OF_PREPARED = ("mapping", "left_out", "watched")
+_OF_PREPARED = ("columns", "mapping", "left_out", "watched")
 
 
 def _reference(
@@ -96,6 +97,8 @@ def _reference(
     gm.plan = {**gm.plan, "given": list(gm.plan["given"]), "takes": dict(gm.plan["takes"])}
     if qconfig_mapping is not None:
         leave_out(gm, qconfig_mapping)
+    if gm.plan.get("columns"):
+        equalize_in(context)
     before_conversion(context, gm.plan, custom.observed_to_quantized_mapping)
     converted = convert(context, gm.plan["instances"])
     after_conversion(context, gm.plan, inner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from qfx.errors import ConfigError, ModelStateError
 from qfx.graph import GraphView
 from qfx.graph.kept import state_bytes
 from qfx.graph.provenance import describe, merged
+from qfx.observers.equalization import EqualizationQConfig
 from qfx.passes.annotate.backend import compiled, default_backend
 from qfx.passes.annotate.choices import choice, choose
 from qfx.passes.annotate.inputs import weight_and_bias
@@ -32,6 +34,7 @@ from qfx.passes.annotate.instances import Found, find
 from qfx.passes.annotate.sites import Sites, place
 from qfx.passes.annotate.tensors import not_float
 from qfx.passes.equalize import equalize
+from qfx.passes.input_weight import watch_columns
 from qfx.passes.interface import Interface
 from qfx.passes.observe import observe
 from qfx.passes.pipeline import Context, Pipeline, Step, run_steps
@@ -179,6 +182,8 @@ def _prepared(
     if not isinstance(example_inputs, tuple | list):
         raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
     factors = _as(QConfigMapping, equalization, "_equalization_config")
+    if any(isinstance(each, EqualizationQConfig) for each in _values(mapping)):
+        raise ConfigError("an EqualizationQConfig says how layers are equalized; give it in _equalization_config")
     gm = capture(
         model,
         skipped_names=whole_names(custom),
@@ -193,7 +198,9 @@ def _prepared(
     context = Context.of(gm)
     stages = prepare_stages(given, is_qat=training)
     run_steps(gm, Pipeline("prepare", with_passes(stages, passes)).steps, context)
-    equalized = equalize(context, lambda node: _is_equalized(node, factors)) if factors is not None else []
+    by_column = factors is not None and any(isinstance(each, EqualizationQConfig) for each in _values(factors))
+    across = factors is not None and not by_column
+    equalized = equalize(context, lambda node: _equalization(node, factors) is not None) if across else []
     crossing = interface(context, custom, mapping)
 
     def inner(module: nn.Module, qconfigs: Any, examples: Any, inside: Any, backend_inside: Any) -> ObservedGraphModule:
@@ -216,6 +223,9 @@ def _prepared(
         }
     )
     observe(context, sites)
+    if by_column:
+        roots = {instance.root for instance in found.of.values() if instance.weighted}
+        plan["columns"] = watch_columns(context, lambda node: _equalization(node, factors), roots)
     if training:
         train_weights(context, found)
     _preserve(model, gm, custom.preserved_attributes)
@@ -276,10 +286,24 @@ def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
     return {"instances": instances, "float": reasons, "downgrades": downgrades, "groups": groups}
 
 
-def _is_equalized(node: Node, factors: QConfigMapping) -> bool:
-    """Whether a mapping says of a layer that it may be equalized: anything but None does."""
+def _equalization(node: Node, factors: QConfigMapping | None) -> Any:
+    """What a mapping says of how a layer is equalized; None if it is not to be."""
     decided = choice(node)
-    return decided is not None and decided.asked is not None and resolve(factors, **decided.asked).qconfig is not None
+    if factors is None or decided is None or decided.asked is None:
+        return None
+    return resolve(factors, **decided.asked).qconfig
+
+
+def _values(mapping: QConfigMapping) -> Iterator[Any]:
+    """All configurations of a mapping."""
+    yield mapping.global_qconfig
+    for table in (
+        mapping.object_type_qconfigs,
+        mapping.module_name_regex_qconfigs,
+        mapping.module_name_qconfigs,
+        mapping.module_name_object_type_order_qconfigs,
+    ):
+        yield from table.values()
 
 
 def _preserve(model: nn.Module, gm: GraphModule, names: list[str]) -> None:

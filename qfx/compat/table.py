@@ -25,6 +25,7 @@ _OF_QUANTIZATION: dict[str, tuple[str, ...]] = {
     "fuse_modules": _MAPPINGS,
     "fuser_method_mappings": (*_MAPPINGS, "qfx.compat.private.fusers"),
     "fx": (),
+    "fx._equalize": ("qfx.compat.private.equalization", "qfx"),
     "fx.convert": _FX,
     "fx.custom_config": ("qfx", "qfx.compat.private.keys"),
     "fx.fuse": ("qfx.compat.private.matches", *_FX),
@@ -93,13 +94,11 @@ KEPT = (
     f"{QUANTIZATION}._equalize",
     f"{QUANTIZATION}._learnable_fake_quantize",
     f"{QUANTIZATION}.fx._decomposed",
-    f"{QUANTIZATION}.fx._equalize",
     f"{QUANTIZATION}.fx._lower_to_native_backend",
     f"{QUANTIZATION}.fx._model_report",
     "torch.quantization._numeric_suite",
     "torch.quantization._numeric_suite_fx",
     "torch.quantization._quantized_conversions",
-    "torch.quantization.fx._equalize",
 )
 
 # Of these, what is loaded already stays: they register operators, which can be done only once a process.

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from qfx.config.dicts import check_keys
 from qfx.config.qconfig import QConfig, QConfigAny
 from qfx.errors import ConfigError
+from qfx.observers.equalization import EqualizationQConfig
 
 GLOBAL_KEY = ""
 OBJECT_TYPE_KEY = "object_type"
@@ -157,6 +158,8 @@ class QConfigMapping:
 def _checked(qconfig: object) -> QConfigAny:
     if qconfig is None or isinstance(qconfig, QConfig):
         return qconfig
+    if isinstance(qconfig, EqualizationQConfig):  # in a mapping for _equalization_config
+        return qconfig  # type: ignore[return-value]
     # A QConfig of another library, or a plain pair with its fields, says the same.
     if isinstance(qconfig, tuple) and getattr(qconfig, "_fields", None) == QConfig._fields:
         return QConfig(*qconfig)

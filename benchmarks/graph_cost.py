@@ -50,11 +50,11 @@ def ours(nodes: int, *, default: bool, rounds: int = 3) -> float:
     return min(cost(qfx, qfx.prepare_fx, qfx.convert_fx, nodes, default=default) for _ in range(rounds))
 
 
-def interleaved(nodes: int, theirs: Any, *, default: bool, rounds: int = 2) -> tuple[float, float]:
+def interleaved(nodes: int, theirs: Any, *, default: bool, rounds: int) -> tuple[float, float]:
     """Seconds of qfx and of torch.ao: the best of some rounds of each, in turn."""
     mine, others = [], []
     for _ in range(rounds):
-        mine.append(ours(nodes, default=default))
+        mine.append(ours(nodes, default=default, rounds=2))
         others.append(cost(*theirs, nodes, default=default))
     return min(mine), min(others)
 
@@ -77,8 +77,8 @@ def rows() -> list[Row]:
     except ImportError:
         return found
     cost(ao, prepare_fx, convert_fx, 50, default=False)  # what it loads and works out once, we do not count
-    for nodes, default, bound in ((500, False, 5), (2_000, False, 10), (500, True, 40)):
-        mine, theirs = interleaved(nodes, (ao, prepare_fx, convert_fx), default=default)
+    for nodes, default, bound, rounds in ((500, False, 5, 6), (2_000, False, 10, 3), (500, True, 40, 2)):
+        mine, theirs = interleaved(nodes, (ao, prepare_fx, convert_fx), default=default, rounds=rounds)
         kind = "default mapping" if default else "min-max"
         note = f"({mine:.2f} s against {theirs:.1f} s)"
         found.append(

@@ -20,14 +20,7 @@ def fetch_constants(gm: GraphModule, context: Context) -> bool:
     """Write a ``get_attr`` node for each `Param` among arguments, before the first node that reads it."""
     g, changed = context.rewriter, False
     for node in gm.graph.nodes:
-        late: list[Param] = []
-
-        def note(value: Any, late: list[Param] = late) -> Any:
-            if isinstance(value, Param):
-                late.append(value)
-            return value
-
-        map_aggregate((node.args, node.kwargs), note)
+        late = _late(node)
         if not late:
             continue
         with g.at(node):
@@ -38,6 +31,23 @@ def fetch_constants(gm: GraphModule, context: Context) -> bool:
         context.view.forget(node)
         changed = True
     return changed
+
+
+def _late(node: Node) -> list[Param]:
+    found: list[Param] = []
+
+    def note(value: Any) -> Any:
+        if isinstance(value, Param):
+            found.append(value)
+        return value
+
+    arguments: tuple[Any, ...] = (*node.args, *node.kwargs.values())
+    for value in arguments:
+        if isinstance(value, Param):
+            found.append(value)
+        elif isinstance(value, list | tuple | dict):
+            map_aggregate(value, note)
+    return found
 
 
 def _read_nodes(node: Node) -> None:

@@ -25,6 +25,7 @@ class Interface:
         parts: module -> the tensors of the tuple it returns, which are quantized when the module is.
         watched: modules that want the observer of their result, which is quantized.
         qconfigs: node -> what observes the inputs it wants quantized.
+        standalone: paths of modules that were prepared on their own.
     """
 
     given: set[Node] = field(default_factory=set)
@@ -32,6 +33,7 @@ class Interface:
     parts: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
     watched: set[Node] = field(default_factory=set)
     qconfigs: dict[Node, Any] = field(default_factory=dict)
+    standalone: list[str] = field(default_factory=list)
 
     def inputs(self, node: Node) -> list[Node]:
         """The values a node wants quantized.
@@ -57,6 +59,7 @@ class Interface:
             "given": sorted(node.name for node in self.given),
             "takes": {node.name: list(paths) for node, paths in self.takes.items()},
             "parts": {node.name: [part.name for part in parts] for node, parts in self.parts.items()},
+            "standalone": list(self.standalone),
             "watched": sorted(node.name for node in self.watched),
         }
 

@@ -76,7 +76,7 @@ def convert_to_reference_fx(
 
 
 # Parts of a prepared model's plan that a converted one has no use for
-_OF_PREPARED = ("columns", "mapping", "left_out", "watched")
+_OF_PREPARED = ("columns", "mapping", "left_out", "parts", "standalone", "watched")
 
 
 def _reference(

@@ -12,7 +12,6 @@ from qfx.api.modules import ObservedGraphModule, ObservedStandaloneGraphModule
 from qfx.config import PrepareCustomConfig, QConfigMapping, QuantType
 from qfx.config.custom_config import StandaloneModuleConfigEntry
 from qfx.errors import ConfigError
-from qfx.graph.walk import modules_in
 from qfx.passes.annotate.choices import choice
 from qfx.passes.interface import Interface, hand_out, open_up, placeholders
 from qfx.passes.observe import KEY
@@ -74,6 +73,7 @@ def prepare_standalone(
             known = made[module] = _standalone(node, module, entry, mapping, prepare)
             context.rewriter.install(path, known[0])
             context.view.forget(node)
+            found.standalone.append(path)
         inside = known[1]
         if inside.output_quantized_indexes:
             if inside.output_quantized_indexes != [0]:
@@ -168,11 +168,15 @@ def after_conversion(context: Context, plan: dict[str, Any], convert: Callable[[
         convert: converts one, to what the model is converted to.
     """
     hand_out(context, plan)
-    for path, module in list(modules_in(context.rewriter.gm)):
-        if isinstance(module, ObservedStandaloneGraphModule):
-            context.rewriter.install(path, convert(module))
-    for node in context.rewriter.gm.graph.find_nodes(op="call_module"):
-        if node.name in plan["takes"] or node.name in plan["given"]:
+    converted: dict[nn.Module, nn.Module] = {}
+    for path in plan["standalone"]:
+        module: Any = context.view.module(path)
+        if module not in converted:
+            converted[module] = convert(module)
+        context.rewriter.install(path, converted[module])
+    crossing = {*plan["takes"], *plan["given"]}
+    for node in context.rewriter.gm.graph.find_nodes(op="call_module") if crossing else ():
+        if node.name in crossing:
             context.view.forget(node)
 
 

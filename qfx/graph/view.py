@@ -14,7 +14,6 @@ from qfx.graph.attributes import get_attribute, submodule
 from qfx.graph.hooks import hooks_of
 from qfx.graph.ranks import rank
 from qfx.graph.values import Param, Reading
-from qfx.graph.walk import modules_in
 from qfx.graph.writes import says_it_writes
 from qfx.ops import Op
 from qfx.spellings import CallSpelling, UnreadableCall, calls, module_spelling, opaque
@@ -46,7 +45,7 @@ class GraphView:
         self._calls: dict[Node, int] = {}
         self._regions: dict[Node, int] | None = None
         self._ranks: dict[Node, int | None] = {}
-        self._modules: dict[str, torch.nn.Module] = dict(modules_in(gm, aliases=True))
+        self._modules: dict[str, torch.nn.Module] = {}
 
     # -- reading ---------------------------------------------------------------------------------------------------
     def read(self, node: Node) -> Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -70,3 +71,22 @@ def test_a_scale_has_the_shape_of_its_axis() -> None:
     assert equalization.reshape_scale(torch.ones(3), 1, torch.ones(2, 3, 4)).shape == (1, 3, 1)
     assert equalization.is_equalization_observer(equalization._InputEqualizationObserver())
     assert not equalization.is_equalization_observer(nn.ReLU())
+
+
+# PyTorch's own file, which it may stop to ship
+REPORT = """
+import qfx.compat
+qfx.compat.install()
+from torch.ao.quantization.fx._model_report import detector, model_report
+from qfx.observers.equalization import EqualizationQConfig
+assert detector.EqualizationQConfig is EqualizationQConfig
+print(model_report.ModelReport.__name__)
+"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch.ao.quantization.fx._model_report") is None, reason="this PyTorch ships it no more"
+)
+def test_the_model_report_of_pytorch_loads() -> None:
+    done = subprocess.run([sys.executable, "-c", REPORT], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout == "ModelReport\n", done.stderr

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from qfx.api.modules import ObservedGraphModule
+from torch.fx import GraphModule
+
+from qfx.api.modules import ObservedGraphModule, ObservedStandaloneGraphModule
 
 
 def _is_observed_module(module: Any) -> bool:
@@ -14,6 +16,7 @@ def _is_observed_module(module: Any) -> bool:
 
 def _is_observed_standalone_module(module: Any) -> bool:
     """Whether it was prepared as a module of its own inside another."""
-    return type(module).__mro__[0].__name__ == "ObservedStandaloneGraphModule" or any(
-        kind.__name__ == "ObservedStandaloneGraphModule" for kind in type(module).__mro__
-    )
+    return isinstance(module, ObservedStandaloneGraphModule)
+
+
+__all__ = ["GraphModule", "_is_observed_module", "_is_observed_standalone_module"]

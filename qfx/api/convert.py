@@ -17,7 +17,7 @@ from qfx.api.skip import leave_out
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError
-from qfx.graph.walk import tensors_in
+from qfx.graph.walk import all_on_cpu
 from qfx.passes.convert import convert, only_read
 from qfx.passes.dynamic import WHOLE
 from qfx.passes.fetch import FETCH, fetch_constants
@@ -146,7 +146,7 @@ def _preserved(prepared: ObservedGraphModule, custom: ConvertCustomConfig) -> li
 
 def _refuse_devices(graph_module: GraphModule) -> None:
     """Quantized kernels exist for the CPU only."""
-    if all(tensor.is_cpu for tensor in tensors_in(graph_module)):
+    if all_on_cpu(graph_module):
         return
     named = (*graph_module.named_parameters(), *graph_module.named_buffers())
     name, device = next((name, tensor.device) for name, tensor in named if tensor.device.type != "cpu")

@@ -13,6 +13,8 @@ _FLAGS = ("_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs", "_forw
 
 def hooks_of(module: nn.Module) -> list[Callable[..., Any]]:
     """The forward hooks and pre-hooks of a module, in the order they run."""
+    if not module._forward_pre_hooks and not module._forward_hooks:
+        return []
     return [hook for table in _TABLES for hook in getattr(module, table).values()]
 
 

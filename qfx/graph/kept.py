@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -197,12 +198,17 @@ def _restore(
 _OF_STATE = ("state_dict", "_save_to_state_dict", "get_extra_state")
 
 
+@lru_cache(maxsize=1024)
+def _saves_its_own_way(kind: Any) -> bool:
+    return any(getattr(kind, name) is not getattr(nn.Module, name) for name in _OF_STATE)
+
+
 def _state(module: nn.Module) -> list[Any]:
     """The values of a state dict; those of modules that save it as torch does without making their names."""
     values: list[Any] = []
     for _, part in modules_in(module):
-        own_way = any(getattr(type(part), name) is not getattr(nn.Module, name) for name in _OF_STATE)
-        if own_way or part._state_dict_hooks:
+        kind: Any = type(part)
+        if part._state_dict_hooks or _saves_its_own_way(kind):
             return list(module.state_dict().values())
         values.extend(part._parameters.values())
         values.extend(value for name, value in part._buffers.items() if name not in part._non_persistent_buffers_set)

@@ -112,7 +112,9 @@ class GraphView:
             except UnreadableCall:
                 return self._opaque(node, type(module), mutates=getattr(module, "inplace", False) is True)
             for attribute, canonical in spelling.params.items():
-                tensor = getattr(module, attribute)
+                tensor = (
+                    module._parameters[attribute] if attribute in module._parameters else getattr(module, attribute)
+                )
                 found[canonical] = None if tensor is None else self.param(f"{node.target}.{attribute}", tensor)
             for attribute, canonical in spelling.attrs.items():
                 found[canonical] = getattr(module, attribute)

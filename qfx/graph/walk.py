@@ -30,6 +30,16 @@ def modules_in(root: nn.Module, *, aliases: bool = False) -> Iterator[tuple[str,
             stack.extend((prefix + name, each) for name, each in reversed(children.items()) if each is not None)
 
 
+def all_on_cpu(root: nn.Module) -> bool:
+    """Whether every parameter and buffer is on the CPU."""
+    for _, module in modules_in(root):
+        for table in (module._parameters, module._buffers):
+            for tensor in table.values():
+                if tensor is not None and not tensor.is_cpu:
+                    return False
+    return True
+
+
 def tensors_in(root: nn.Module) -> Iterator[torch.Tensor]:
     """Every parameter and buffer, as often as it is met, without the names, which cost most."""
     for _, module in modules_in(root):

@@ -28,7 +28,7 @@ from qfx.observers.extremes import largest_seen
 from qfx.observers.together import Answer, answers_together
 from qfx.passes.blanks import Blanks
 from qfx.passes.dynamic import WHOLE, at_run_time, swap_layers
-from qfx.passes.observe import KEY, is_dynamic, seen_shape, watching
+from qfx.passes.observe import KEY, is_dynamic, seen_shape, stop_watching, watching
 from qfx.passes.pipeline import Context
 from qfx.passes.reach import Scale, keep_within
 from qfx.passes.train import drop_switched_off, trained_as_float
@@ -82,7 +82,7 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     for node, observer in zip(observed, solved.observers, strict=False):
         if left and _reads_or_gives_only(node, left, instances):
             solved.seen(observer)
-            _splice(context, node, node.args[0])
+            stop_watching(context, node, node.args[0])
             continue
         _replace(context, node, observer, solved, names, found, scales)
     paths: dict[int, list[str]] = {}
@@ -212,7 +212,7 @@ def _replace(
     assert isinstance(value, Node)
     made = at_run_time(context, node, observer)
     if made is not None:
-        _splice(context, node, made)
+        stop_watching(context, node, made)
         return
     found.shapes[value.name], float32 = solved.seen(observer)
     why = _unquantizable(observer, solved)
@@ -220,7 +220,7 @@ def _replace(
         why = "it is not float32, and quantized kernels stand between float32 values"
     if why:
         found.unquantized[value.name] = why
-        _splice(context, node, value)
+        stop_watching(context, node, value)
         return
     problems = solved.problems(observer)
     if problems and value.op == "get_attr":
@@ -245,7 +245,7 @@ def _replace(
                 scales[quantized] = _scale(observer, scale, zero_point)
         quantized.meta[CODES_KEY] = (qparams.quant_min, qparams.quant_max)
         back = g.method("dequantize", quantized)
-    _splice(context, node, back)
+    stop_watching(context, node, back)
 
 
 def _note_constant(found: Converted, reader: str, name: str, problems: list[str]) -> None:
@@ -281,16 +281,6 @@ def _constant(context: Context, name: str, value: Any, shape: tuple[int, ...] | 
     param = context.view.param(name, made)
     param.late = True
     return param
-
-
-def _splice(context: Context, observer: Node, value: Node) -> None:
-    for user in list(observer.users):
-        user.replace_input_with(observer, value)
-        context.view.forget(user)
-    path = str(observer.target)
-    context.view.forget(observer, erased=True)
-    context.rewriter.gm.graph.erase_node(observer)
-    delattr(context.rewriter.gm, path)
 
 
 def _weighted_part(module: nn.Module) -> Any:

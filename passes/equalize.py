@@ -13,15 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
 from qfx import ops
-from qfx.nn import intrinsic
+from qfx.passes.equalizable import along, layer_in
 from qfx.passes.pipeline import Context
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_FUSED = (intrinsic.LinearReLU, intrinsic.ConvReLU1d, intrinsic.ConvReLU2d, intrinsic.ConvReLU3d)
 # What lies between two layers and passes a positive factor of a channel through.
 _PASSES = frozenset({ops.relu, ops.leaky_relu, ops.max_pool2d, ops.avg_pool2d, ops.adaptive_avg_pool2d, ops.identity})
 SWEEPS = 20
@@ -77,9 +75,7 @@ def _layer(context: Context, node: Node, wanted: Callable[[Node], bool]) -> Any:
     """The layer a node calls, if it may be changed; in a fused container, the layer in it."""
     if node.op != "call_module" or not context.rewriter.sole_caller(str(node.target)) or not wanted(node):
         return None
-    module: Any = context.view.module(str(node.target))
-    inner = module[0] if isinstance(module, _FUSED) else module
-    return inner if type(inner) in _LAYERS else None
+    return layer_in(context.view.module(str(node.target)))
 
 
 def _inputs(layer: Any) -> int:
@@ -92,17 +88,13 @@ def _equalize(first: Any, second: Any) -> float:
     with torch.no_grad():
         before, after = _ranges(first.weight, 0), _ranges(second.weight, 1 if getattr(second, "groups", 1) == 1 else 0)
         factor = torch.where((before > 0) & (after > 0), (before / after).sqrt(), 1.0)
-        first.weight.div_(_along(factor, first.weight, 0))
+        first.weight.div_(along(factor, first.weight, 0))
         if first.bias is not None:
             first.bias.div_(factor)
         # A depthwise layer has one row of weights a channel
-        second.weight.mul_(_along(factor, second.weight, 1 if getattr(second, "groups", 1) == 1 else 0))
+        second.weight.mul_(along(factor, second.weight, 1 if getattr(second, "groups", 1) == 1 else 0))
         return float((factor - 1).abs().max())
 
 
 def _ranges(weight: Tensor, axis: int) -> Tensor:
     return weight.detach().abs().transpose(0, axis).flatten(1).amax(1)
-
-
-def _along(factor: Tensor, weight: Tensor, axis: int) -> Tensor:
-    return factor.reshape([-1 if each == axis else 1 for each in range(weight.dim())])

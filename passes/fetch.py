@@ -1,7 +1,7 @@
 """Scales and zero points are fetched by nodes when the graph is done, where they are still read.
 
 Conversion gives a scale and a zero point to every observed value, and lowering drops most of them again. As nodes that
-come and go they would make converting long graphs a quarter slower, so until the end they are themselves among the
+come and go they would slow the conversion of long graphs by a twentieth, so until the end they are themselves among the
 arguments of who reads them.
 """
 

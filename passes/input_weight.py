@@ -13,43 +13,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from qfx import ops
 from qfx.errors import ConfigError
 from qfx.frames import warn
-from qfx.graph import Param
-from qfx.graph.attributes import parent_of, submodule
+from qfx.graph import GraphView, Param
 from qfx.graph.provenance import describe
-from qfx.nn import intrinsic
 from qfx.observers import MinMaxObserver
 from qfx.observers.equalization import (
     EqualizationQConfig,
+    InputEqualizationObserver,
     WeightEqualizationObserver,
     calculate_equalization_scale,
 )
-from qfx.passes.observe import KEY, watching
+from qfx.passes.equalizable import along, layer_in
+from qfx.passes.observe import KEY, stop_watching, watching
 from qfx.passes.pipeline import Context
 
 EQUALIZES = "qfx_equalizes"
-"""Metadata of a node that watches the columns of an input: name of the layer."""
+"""Metadata of a node that watches the columns of an input or a weight: name of the layer."""
 
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-FUSED = (intrinsic.LinearReLU, intrinsic.ConvReLU1d, intrinsic.ConvReLU2d, intrinsic.ConvReLU3d)
-FUNCTIONS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
-
-
-def supports(node: Node, gm: GraphModule) -> bool:
-    """Whether a node is a layer that can be equalized: it has one column of weights for each column of its input."""
-    if node.op == "call_function":
-        return node.target in FUNCTIONS
-    if node.op != "call_module":
-        return False
-    module: Any = submodule(gm, str(node.target))
-    layer = module[0] if isinstance(module, FUSED) else module
-    return type(layer) in LAYERS and getattr(layer, "groups", 1) == 1
+_FUNCTIONS = (ops.linear, ops.conv1d, ops.conv2d, ops.conv3d)
+_POSITIONS = {"input": 0, "weight": 1, "bias": 2}
 
 
 def watch_columns(
@@ -65,67 +52,87 @@ def watch_columns(
     Returns:
         Name of the layer -> what makes the observer of its weight.
     """
-    gm, found, refused = context.rewriter.gm, dict[str, Any](), list[str]()
-    for node in list(gm.graph.nodes):
-        config = config_of(node) if node in weighted and supports(node, gm) else None
+    found, refused = dict[str, Any](), list[str]()
+    for node in list(context.rewriter.gm.graph.nodes):
+        config = config_of(node) if node in weighted and _is_layer(context.view, node) else None
         if config is None:
             continue
-        rounded = node.args[0]
-        weight: Any = node.args[1] if node.op == "call_function" else None
-        observed = isinstance(rounded, Node) and KEY in rounded.meta
-        alone = weight.users.keys() == {node} if weight is not None else context.rewriter.sole_caller(str(node.target))
-        if not observed or not alone or not _is_alone(context, rounded, node):
-            refused.append(describe(node))
+        why = _refusal(context, node)
+        if why:
+            refused.append(f"{describe(node)} ({why})")
             continue
-        _watch(context, rounded, config.input_activation(), node)
+        _watch(context, _argument(node, "input"), config.input_activation(), node)
+        weight = _argument(node, "weight")
         if weight is not None and KEY in weight.meta:
             _watch(context, weight, config.weight(), node)
         found[node.name] = config.weight
     if refused:
         warn(
-            f"{len(refused)} layers cannot be equalized, their input or weight is read by others too: "
-            f"{', '.join(refused[:5])}. Leave them out of the equalization config"
+            f"{len(refused)} layers cannot be equalized: {', '.join(refused[:5])}. Leave them out of the equalization "
+            "config"
         )
     return found
 
 
-def _watch(context: Context, rounded: Any, watcher: nn.Module, layer: Node) -> None:
+def _is_layer(view: GraphView, node: Node) -> bool:
+    if node.op == "call_module":
+        return layer_in(view.module(str(node.target))) is not None
+    return view.read(node).op in _FUNCTIONS
+
+
+def _refusal(context: Context, node: Node) -> str:
+    """Why a layer cannot be equalized; empty where it can."""
+    view, rounded, weight = context.view, _argument(node, "input"), _argument(node, "weight")
+    if node.op == "call_module":
+        groups = getattr(layer_in(view.module(str(node.target))), "groups", 1)
+        alone = context.rewriter.sole_caller(str(node.target))
+    else:
+        groups = view.read(node).attrs.get("groups", 1)
+        alone = weight.users.keys() == {node}
+    if groups != 1:
+        return "its groups share no column of the weight"
+    if not isinstance(rounded, Node) or KEY not in rounded.meta:
+        return "its input is not observed"
+    value: Any = rounded.args[0]
+    observer = watching(view.module(str(rounded.target)))
+    alone = alone and list(rounded.users) == [node] and list(value.users) == [rounded]
+    return "" if alone and getattr(observer, "values", 1) == 1 else "others read its input or weight"
+
+
+def _argument(node: Node, name: str) -> Any:
+    """An argument of a layer, by position or keyword; a module has but its input."""
+    position = _POSITIONS[name]
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name)
+
+
+def _watch(context: Context, rounded: Node, watcher: nn.Module, layer: Node) -> None:
     """Have a value watched before it is observed."""
     gm, value = context.rewriter.gm, rounded.args[0]
+    assert isinstance(value, Node)
     name = f"{value.name}_equalization_process_0"
     gm.add_module(name, watcher)
     with gm.graph.inserting_before(rounded):
         made = gm.graph.create_node("call_module", name, (value,), {}, name)
-    made.meta.update({key: found for key, found in value.meta.items() if key == "qfx_origins"})
+    if "qfx_origins" in value.meta:
+        made.meta["qfx_origins"] = value.meta["qfx_origins"]
     made.meta[EQUALIZES] = layer.name
     rounded.replace_input_with(value, made)
     context.view.forget(rounded)
 
 
-def _unwatch(context: Context, watcher: Node) -> None:
-    (rounded,) = watcher.users
-    value: Any = watcher.args[0]
-    rounded.replace_input_with(watcher, value)
-    context.view.forget(rounded)
-    path = str(watcher.target)
-    context.view.forget(watcher, erased=True)
-    context.rewriter.gm.graph.erase_node(watcher)
-    delattr(context.rewriter.gm, path)
-
-
-def _is_alone(context: Context, rounded: Any, layer: Node) -> bool:
-    """Whether a layer is the only one that reads its input, and the observer watches nothing else."""
-    value: Any = rounded.args[0]
-    observer = watching(context.view.module(str(rounded.target)))
-    alone = list(rounded.users) == [layer] and list(value.users) == [rounded]
-    return alone and getattr(observer, "values", 1) == 1
-
-
 @dataclass(slots=True)
 class _Layer:
-    """A layer to equalize: the node that watches its columns, the one that observes its input, itself."""
+    """A layer to equalize.
+
+    Attributes:
+        watcher: the node that watches the columns of its input, and `columns`, its observer, which knows the factors.
+        rounded: the node that observes the input.
+        node: itself, and `weight`, what its weight becomes.
+        factors: of each column; a single 1 for none.
+    """
 
     watcher: Node
+    columns: InputEqualizationObserver
     rounded: Node
     node: Node
     weight: Tensor
@@ -143,51 +150,55 @@ def equalize_columns(context: Context, weights: Mapping[str, Any], qconfigs: Map
     Returns:
         Names of the products that scale inputs.
     """
-    gm = context.rewriter.gm
-    layers: dict[Node, _Layer] = {}
+    layers = _layers(context, weights)
     owned: set[str] = set()
-    for watcher in [node for node in gm.graph.nodes if EQUALIZES in node.meta]:
-        observer: Any = context.view.module(str(watcher.target))
-        if isinstance(observer, WeightEqualizationObserver):
-            _unwatch(context, watcher)  # the weight is asked again below, whether it is a module's or not
-    for watcher in [node for node in gm.graph.nodes if EQUALIZES in node.meta]:
-        (rounded,) = watcher.users
-        (node,) = rounded.users
-        observer = context.view.module(str(watcher.target))
-        weight, of_weight = _weight(context, node), weights[watcher.meta[EQUALIZES]]()
-        of_weight(weight)
-        layers[node] = _Layer(watcher, rounded, node, weight, calculate_equalization_scale(observer, of_weight))
     changed = [layer for layer in layers.values() if layer.factors.numel() > 1]
     for layer in changed:
-        layer.weight = layer.weight * _along(layer.factors.reciprocal(), layer.weight, 1)
+        layer.weight = layer.weight * along(layer.factors.reciprocal(), layer.weight, 1)
     products = []
     for layer in changed:
         before = _source(context, layer, layers)
         if before is None:
             products.append(_multiply(context, layer))
         else:
-            before.weight = before.weight * _along(layer.factors, before.weight, 0)
+            before.weight = before.weight * along(layer.factors, before.weight, 0)
             _scale_bias(context, before.node, layer.factors, owned)
         _rescale(context, layer)
     for layer in layers.values():
         _put(context, layer, qconfigs, owned)
-        _unwatch(context, layer.watcher)
+        watched: Any = layer.watcher.args[0]
+        stop_watching(context, layer.watcher, watched)
     return products
 
 
-def _along(factors: Tensor, weight: Tensor, axis: int) -> Tensor:
-    return factors.reshape([-1 if each == axis else 1 for each in range(weight.dim())])
-
-
-def _inner(module: Any) -> Any:
-    return module[0] if isinstance(module, FUSED) else module
+def _layers(context: Context, weights: Mapping[str, Any]) -> dict[Node, _Layer]:
+    """The watched layers and their factors; what watches weights is gone after it."""
+    found: dict[Node, _Layer] = {}
+    watchers = [node for node in context.rewriter.gm.graph.nodes if EQUALIZES in node.meta]
+    observers: dict[Node, Any] = {node: context.view.module(str(node.target)) for node in watchers}
+    for watcher in watchers:
+        if isinstance(observers[watcher], WeightEqualizationObserver):
+            value: Any = watcher.args[0]
+            stop_watching(context, watcher, value)  # the weight is asked below, whether it is a module's or not
+    for watcher in watchers:
+        columns = copy.deepcopy(observers[watcher])
+        if not isinstance(columns, InputEqualizationObserver):
+            continue
+        (rounded,) = watcher.users
+        (node,) = rounded.users
+        weight, of_weight = _weight(context, node), weights[watcher.meta[EQUALIZES]]()
+        of_weight(weight)
+        factors = calculate_equalization_scale(columns, of_weight)
+        columns.set_equalization_scale(factors)
+        found[node] = _Layer(watcher, columns, rounded, node, weight, factors)
+    return found
 
 
 def _weight(context: Context, node: Node) -> Tensor:
     if node.op == "call_module":
-        found: Tensor = _inner(context.view.module(str(node.target))).weight.detach()
+        found: Tensor = layer_in(context.view.module(str(node.target))).weight.detach()
         return found
-    value = _constant_behind(context, node.args[1])
+    value = _constant_behind(context, _argument(node, "weight"))
     if value is None:
         raise ConfigError(f"the weight of {describe(node)} is computed, and cannot be equalized; leave the layer out")
     return value.tensor.detach()
@@ -211,12 +222,9 @@ def _source(context: Context, layer: _Layer, layers: Mapping[Node, _Layer]) -> _
 
 def _multiply(context: Context, layer: _Layer) -> str:
     g, value = context.rewriter, layer.watcher.args[0]
-    observer: Any = context.view.module(str(layer.watcher.target))
-    observer = copy.deepcopy(observer)
-    observer.set_equalization_scale(layer.factors)
     assert isinstance(value, Node)
     with g.at(layer.watcher):
-        scale = g.attribute(f"{value.name}_equalization_scale0", observer.equalization_scale.detach().clone())
+        scale = g.attribute(f"{value.name}_equalization_scale0", layer.columns.equalization_scale.detach().clone())
         made = g.call(torch.mul, value, scale)
     layer.watcher.replace_input_with(value, made)
     return made.name
@@ -224,18 +232,23 @@ def _multiply(context: Context, layer: _Layer) -> str:
 
 def _scale_bias(context: Context, node: Node, factors: Tensor, owned: set[str]) -> None:
     if node.op == "call_module":
-        layer = _inner(_own(context, node, owned))
+        layer = layer_in(_own(context, node, owned))
         if layer.bias is not None:
             layer.bias = nn.Parameter(layer.bias.detach() * factors, requires_grad=layer.bias.requires_grad)
         return
-    position = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
-    bias = _constant_behind(context, position)
-    if isinstance(position, Node) and bias is not None:
-        stem = f"{bias.fqn.replace('.', '_')}_equalized"
-        with context.rewriter.at(node):
-            scaled = context.rewriter.attribute(stem, bias.tensor.detach() * factors)
-        node.replace_input_with(position, scaled)
-        context.view.forget(node)
+    old = _argument(node, "bias")
+    bias = _constant_behind(context, old)
+    if isinstance(old, Node) and bias is not None:
+        _replace(context, node, old, bias, bias.tensor.detach() * factors)
+
+
+def _replace(context: Context, reader: Node, old: Node, param: Param, value: Tensor) -> None:
+    """Let a node read an equalized constant instead of the one it was made of."""
+    g = context.rewriter
+    with g.at(reader):
+        made = g.attribute(f"{param.fqn.replace('.', '_')}_equalized", value)
+    reader.replace_input_with(old, made)
+    context.view.forget(reader)
 
 
 def _own(context: Context, node: Node, owned: set[str]) -> Any:
@@ -245,18 +258,14 @@ def _own(context: Context, node: Node, owned: set[str]) -> Any:
     if path not in owned:
         owned.add(path)
         module = copy.deepcopy(module)
-        owner, name = parent_of(context.rewriter.gm, path)
-        owner._modules[name] = module
-        context.view.forget_module(path)
+        context.rewriter.install(path, module)
         context.view.forget(node)
     return module
 
 
 def _rescale(context: Context, layer: _Layer) -> None:
     """Let the observer of the input have the range of the scaled one."""
-    columns: Any = copy.deepcopy(context.view.module(str(layer.watcher.target)))
-    columns.set_equalization_scale(layer.factors)
-    low, high = columns.calculate_scaled_minmax()
+    low, high = layer.columns.calculate_scaled_minmax()
     path = str(layer.rounded.target)
     observer: Any = copy.deepcopy(context.view.module(path))
     inner = watching(observer)
@@ -272,33 +281,26 @@ def _rescale(context: Context, layer: _Layer) -> None:
         inner = ends
     inner.min_val.copy_(low)
     inner.max_val.copy_(high)
-    owner, name = parent_of(context.rewriter.gm, path)
-    owner._modules[name] = observer
-    context.view.forget_module(path)
+    context.rewriter.install(path, observer)
 
 
 def _put(context: Context, layer: _Layer, qconfigs: Mapping[str, Any], owned: set[str]) -> None:
     """Give a layer its equalized weight."""
     node = layer.node
     if node.op == "call_module":
-        inner = _inner(_own(context, node, owned))
+        inner = layer_in(_own(context, node, owned))
         inner.weight = nn.Parameter(layer.weight, requires_grad=inner.weight.requires_grad)
         return
-    g, old = context.rewriter, node.args[1]
-    assert isinstance(old, Node)
-    value = _constant_behind(context, old)
+    rounded = _argument(node, "weight")
+    value = _constant_behind(context, rounded)
+    assert isinstance(rounded, Node)
     assert value is not None
-    with g.at(old if KEY in old.meta else node):
-        made = g.attribute(f"{value.fqn.replace('.', '_')}_equalized", layer.weight)
-    if KEY not in old.meta:
-        node.replace_input_with(old, made)
-    else:
-        before: Any = old.args[0]
-        old.replace_input_with(before, made)
-        path = str(old.target)
-        owner, name = parent_of(g.gm, path)
-        if node.name in qconfigs:  # not left out after all
-            owner._modules[name] = qconfigs[node.name].weight()  # that of the float weight has seen another
-            context.view.forget_module(path)
-        context.view.forget(old)
+    if KEY not in rounded.meta:
+        _replace(context, node, rounded, value, layer.weight)
+        return
+    constant: Any = rounded.args[0]
+    _replace(context, rounded, constant, value, layer.weight)
+    if node.name in qconfigs:  # not left out after all
+        # The observer there has seen the weight as it was
+        context.rewriter.install(str(rounded.target), qconfigs[node.name].weight())
     context.view.forget(node)

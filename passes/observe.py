@@ -96,6 +96,17 @@ def seen_shapes(gm: GraphModule) -> dict[str, list[int]]:
     return found
 
 
+def stop_watching(context: Context, watcher: Node, value: Node) -> None:
+    """Give `value` to the readers of a node that watches, and drop the node with its module."""
+    for user in list(watcher.users):
+        user.replace_input_with(watcher, value)
+        context.view.forget(user)
+    path = str(watcher.target)
+    context.view.forget(watcher, erased=True)
+    context.rewriter.gm.graph.erase_node(watcher)
+    delattr(context.rewriter.gm, path)
+
+
 class _Observers:
     """The observer of each group, made when its first value is met; it knows how many values it has."""
 

@@ -21,8 +21,6 @@ from qfx.passes.interface import Interface
 from qfx.qparams import product_scale
 from qfx.specs import Solution, Spec, SpecBook, Ticket
 
-# Their output is a tuple; each item has the parameters of what was split.
-
 
 @dataclass(slots=True)
 class Sites:

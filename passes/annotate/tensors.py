@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from qfx import ops
 from qfx.graph import GraphView, Param, Reading
 from qfx.passes.annotate.inputs import activations
 
@@ -97,12 +98,9 @@ def _call(view: GraphView, node: Node, found: set[Node], containers: dict[Node, 
         found.add(node)
 
 
-SPLITS = frozenset({"chunk", "split", "tensor_split", "unbind"})
-
-
 def is_split(reading: Reading) -> bool:
     """Whether a node splits a tensor, in a way that can be read."""
-    return reading.op.name in SPLITS and not reading.op.opaque
+    return reading.op in ops.SPLITS
 
 
 def sequences(view: GraphView) -> set[Node]:

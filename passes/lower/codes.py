@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from qfx.graph import Reading
+from qfx.graph import Param, Reading
 from qfx.passes.lower.roles import layer_of_weight
 from qfx.patterns import Match
 from qfx.reject import Reject
@@ -90,7 +90,12 @@ def output(found: Match) -> tuple[float, int]:
 
 
 def _output(found: Match) -> tuple[float, int]:
-    return float(found.scale.number()), int(found.zero_point.number())
+    return numbers(found.scale, found.zero_point)
+
+
+def numbers(scale: Param, zero_point: Param) -> tuple[float, int]:
+    """A scale and a zero point as numbers."""
+    return float(scale.number()), int(zero_point.number())
 
 
 def per_tensor_output(found: Match) -> bool | Reject:

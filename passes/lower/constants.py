@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from qfx import ops
 from qfx.graph import GraphView, Param
 from qfx.nn.constant import QuantizedConstant
-from qfx.passes.lower.parameters import numbers
+from qfx.passes.lower.codes import numbers
 from qfx.passes.lower.roles import layer_of_weight
 from qfx.passes.pipeline import Context
 from qfx.qparams import QParams, quantize

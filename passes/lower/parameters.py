@@ -9,7 +9,7 @@ from torch.fx import Node
 from qfx import ops
 from qfx.graph import GraphView, Param
 from qfx.ops import QParamClass
-from qfx.passes.lower.codes import output
+from qfx.passes.lower.codes import numbers, output
 from qfx.patterns import Match
 from qfx.reject import Reject
 
@@ -22,11 +22,6 @@ def same_parameters(m: Match) -> bool | Reject:
     return before == wanted or Reject(
         f"{m.op.node if m.op else m.anchor} would change scale {before} to {wanted}", m.anchor
     )
-
-
-def numbers(scale: Param, zero_point: Param) -> tuple[float, int]:
-    """A scale and a zero point as numbers."""
-    return float(scale.number()), int(zero_point.number())
 
 
 def parameters(view: GraphView, node: Any) -> tuple[float, int] | None:

@@ -7,13 +7,11 @@ from torch.fx import GraphModule, Node
 from qfx import ops
 from qfx.passes.pipeline import Context
 
-SPLITS = (ops.chunk, ops.split, ops.tensor_split, ops.unbind)
-
 
 def sink_splits(gm: GraphModule, context: Context) -> bool:
     """Move dequantize behind a split: split the integers, dequantize the items."""
     changed, g = False, context.rewriter
-    for reading in context.view.find(*SPLITS):
+    for reading in context.view.find(*ops.SPLITS):
         node, back = reading.node, reading.inputs[0]
         items = list(node.users)
         ready = isinstance(back, Node) and context.view.read(back).op is ops.dequantize

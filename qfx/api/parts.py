@@ -151,11 +151,13 @@ def before_conversion(context: Context, plan: dict[str, Any], table: dict[QuantT
     # An observed module without a quantized form is a float one
     floats = [part for name, parts in plan["parts"].items() if name not in quantized for part in parts]
     plan["given"] = [name for name in plan["given"] if name not in floats]
-    plan["takes"] = {
-        name: paths
-        for name, paths in plan["takes"].items()
-        if (name in quantized if name in plan["parts"] else name not in plan["watched"] or name in plan["given"])
-    }
+
+    def takes_codes(name: str) -> bool:
+        if name in plan["parts"]:
+            return name in quantized
+        return name not in plan["watched"] or name in plan["given"]
+
+    plan["takes"] = {name: paths for name, paths in plan["takes"].items() if takes_codes(name)}
     open_up(context, plan)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Node
 
+from qfx import ops
 from qfx.graph.values import Param, Reading
 from qfx.ops import QParamClass
 
@@ -138,7 +139,7 @@ def _unknown(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
     return None
 
 
-_SPLITS = frozenset({"chunk", "split", "tensor_split"})
+_SPLITS = frozenset(op.name for op in ops.SPLITS if op is not ops.unbind)  # unbind takes an axis away
 
 
 def _item(reading: Reading, of: Callable[[Any], Rank]) -> Rank:

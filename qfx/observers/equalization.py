@@ -8,7 +8,7 @@ by a factor and dividing the weights that read it by the same computes the same 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class _Columns(nn.Module):
     """The range of every column (axis 1) of what it sees, and the scale that was worked out from it."""
 
     equalization_scale: Tensor
+    watches: ClassVar[str]
 
     def __init__(
         self,
@@ -48,6 +49,19 @@ class _Columns(nn.Module):
             factory_kwargs=factory_kwargs,
         )
         self.equalization_scale = torch.tensor(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Widen the ranges and return what it was given.
+
+        Raises:
+            ValueError: fewer than two or more than five dimensions.
+        """
+        if not 2 <= x.ndim <= 5:
+            raise ValueError(
+                f"{type(self).__name__} only supports Linear and Conv layers, so {self.watches} of 2 to 5 dimensions; "
+                f"got {x.ndim}"
+            )
+        return self._observer(x)  # type: ignore[no-any-return]
 
     def set_equalization_scale(self, equalization_scale: Tensor) -> None:
         """Set the factor of each column; a single 1 stands for none."""
@@ -82,6 +96,8 @@ class InputEqualizationObserver(_Columns):
         (tensor([0., 1.]), tensor([4., 3.]))
     """
 
+    watches = "inputs"
+
     def __init__(
         self,
         dtype: torch.dtype = torch.quint8,
@@ -106,13 +122,9 @@ class InputEqualizationObserver(_Columns):
         Raises:
             ValueError: fewer than two or more than five dimensions.
         """
-        if not 2 <= x_orig.ndim <= 5:
-            raise ValueError(
-                f"InputEqualizationObserver only supports Linear and Conv layers, so inputs of 2 to 5 dimensions; got "
-                f"{x_orig.ndim}"
-            )
+        seen = super().forward(x_orig)
         self.equalization_shape = [1, x_orig.size(1)] + [1] * (x_orig.ndim - 2)
-        return self._observer(x_orig)  # type: ignore[no-any-return]
+        return seen
 
     def get_input_minmax(self) -> tuple[Tensor, Tensor]:
         """The smallest and largest value of each column."""
@@ -145,6 +157,8 @@ class WeightEqualizationObserver(_Columns):
     Weights of two to five dimensions, ``(out, in, ...)``.
     """
 
+    watches = "weights"
+
     def __init__(
         self,
         dtype: torch.dtype = torch.qint8,
@@ -159,19 +173,6 @@ class WeightEqualizationObserver(_Columns):
     def weight_col_obs(self) -> PerChannelMinMaxObserver:
         """What watches the columns."""
         return self._observer
-
-    def forward(self, w_orig: Tensor) -> Tensor:
-        """Widen the ranges and return the weight.
-
-        Raises:
-            ValueError: fewer than two or more than five dimensions.
-        """
-        if not 2 <= w_orig.ndim <= 5:
-            raise ValueError(
-                f"WeightEqualizationObserver only supports Linear and Conv layers, so weights of 2 to 5 dimensions; "
-                f"got {w_orig.ndim}"
-            )
-        return self._observer(w_orig)  # type: ignore[no-any-return]
 
     def get_weight_col_minmax(self) -> tuple[Tensor, Tensor]:
         """The smallest and largest weight of each column."""

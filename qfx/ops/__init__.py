@@ -14,6 +14,7 @@ from qfx.ops.op import Op as Op
 from qfx.ops.op import QParamClass as QParamClass
 from qfx.ops.op import Symbolic as Symbolic
 from qfx.ops.vocabulary import REGISTRY as REGISTRY
+from qfx.ops.vocabulary import SPLITS as SPLITS
 from qfx.ops.vocabulary import lookup as lookup
 
 globals().update({name.rstrip("_"): op for name, op in vars(_vocabulary).items() if isinstance(op, Op)})

@@ -190,6 +190,7 @@ chunk = _shape("chunk", _free("chunks", dim=0))
 split = _shape("split", _free("sizes", dim=0))
 tensor_split = _shape("tensor_split", _free("sizes", dim=0))
 unbind = _shape("unbind", _free(dim=0))
+SPLITS = (chunk, split, tensor_split, unbind)  # their result is a tuple
 narrow = _shape("narrow", _free("dim", "start", "length"))
 slice_ = _shape("slice", _free(dim=0, start=None, end=None, step=1))
 select = _shape("select", _free("dim", "index"))

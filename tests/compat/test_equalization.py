@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qfx.compat.private import equalization
+from qfx.nn import intrinsic
 
 SCRIPT = """
 import torch
@@ -52,8 +53,6 @@ def test_layers_that_can_be_equalized(module: nn.Module, supported: bool) -> Non
 
 
 def test_functions_and_fused_layers() -> None:
-    from qfx.nn import intrinsic
-
     assert equalization.fused_module_supports_equalization(intrinsic.LinearReLU(nn.Linear(2, 2), nn.ReLU()))
     assert not equalization.fused_module_supports_equalization(nn.Linear(2, 2))
     graph = torch.fx.Graph()

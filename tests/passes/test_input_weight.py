@@ -42,6 +42,12 @@ class Functions(nn.Module):
         return F.linear(F.relu(x) if self.relu else x, self.w2, self.b2)
 
 
+class Keywords(Functions):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.linear(bias=self.b1, weight=self.w1, input=x)
+        return F.linear(input=x, weight=self.w2, bias=self.b2)
+
+
 class Added(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +67,7 @@ MODELS: dict[str, tuple[Any, tuple[int, ...], int]] = {
     "conv2d": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)), (2, 3, 8, 8), 1),
     "conv3d": (lambda: nn.Sequential(nn.Conv3d(3, 4, 2)), (2, 3, 4, 4, 4), 1),
     "functions": (lambda: Functions(relu=False), (16, 4), 1),
+    "functions by keyword": (lambda: Keywords(relu=False), (16, 4), 1),
     "functions with relu": (lambda: Functions(relu=True), (16, 4), 1),
 }
 
@@ -179,10 +186,17 @@ def test_only_what_the_mapping_names_is_equalized() -> None:
 
 def test_an_input_others_read_is_left_alone_with_a_warning() -> None:
     model, x = Added().eval(), columns((16, 4))
-    with pytest.warns(UserWarning, match=r"1 layers cannot be equalized, their input or weight is read by others"):
+    with pytest.warns(UserWarning, match=r"1 layers cannot be equalized: b \(.*others read its input or weight"):
         made = prepared(model, x)
     assert watchers(made) == 2
     torch.testing.assert_close(equalized(made)(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_grouped_convolution_is_left_alone_with_a_warning() -> None:
+    model, x = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)).eval(), columns((2, 4, 8, 8))
+    with pytest.warns(UserWarning, match=r"cannot be equalized: _0 \(.*its groups share no column of the weight"):
+        made = prepared(model, x)
+    assert watchers(made) == 0
 
 
 def test_wrong_use_is_refused() -> None:

@@ -11,7 +11,6 @@ from qfx.ops import Op, QParamClass
 from qfx.passes.lower.codes import constant_bounds, output, per_tensor_output
 from qfx.passes.lower.parameters import parameters, quantized_items, same_parameters
 from qfx.passes.lower.site import batched, seen_rank, supported
-from qfx.passes.lower.splits import SPLITS
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
 from qfx.patterns import Match
@@ -96,6 +95,6 @@ def cancel(m: Match, g: Rewriter) -> Node | None:
 KEEPING = tuple(
     op
     for op in ops.REGISTRY.values()
-    if op.qparams is QParamClass.SAME and op not in (*SPLITS, *LISTS, ops.clamp_codes) and op.inputs == ("x",)
+    if op.qparams is QParamClass.SAME and op not in (*ops.SPLITS, *LISTS, ops.clamp_codes) and op.inputs == ("x",)
 )
 MOVES: tuple[Rule, ...] = (lower_mean, *(_same(op) for op in KEEPING), lower_cat, lower_stack, cancel)

@@ -13,9 +13,9 @@ from qfx import ops
 from qfx.graph import Reading
 from qfx.kernels import onednn
 from qfx.ops import Op
-from qfx.passes.lower.codes import Bounds, bounds, constant_bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.codes import Bounds, bounds, constant_bounds, constant_clamps, numbers, output, per_tensor_output
 from qfx.passes.lower.native.moves import KEEPING
-from qfx.passes.lower.parameters import numbers, quantized_items, same_parameters
+from qfx.passes.lower.parameters import quantized_items, same_parameters
 from qfx.passes.lower.site import batched
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Guard, Rule, rule

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.fx import Node
 
 from qfx.api.equalized import equalized as _convert_equalization_ref
+from qfx.config import QConfigMapping
 from qfx.nn.intrinsic import _FusedModule
 from qfx.observers.equalization import (
     EqualizationQConfig,
@@ -19,9 +21,10 @@ from qfx.observers.equalization import (
 )
 from qfx.observers.equalization import InputEqualizationObserver as _InputEqualizationObserver
 from qfx.observers.equalization import WeightEqualizationObserver as _WeightEqualizationObserver
-from qfx.passes.input_weight import FUNCTIONS, FUSED, LAYERS
+from qfx.passes.equalizable import FUSED, LAYERS
 
 CUSTOM_MODULE_SUPP_LIST: list[Any] = []
+_FUNCTIONS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
 
 
 def reshape_scale(scale: torch.Tensor, axis: int, input: torch.Tensor) -> torch.Tensor:
@@ -53,7 +56,7 @@ def node_supports_equalization(node: Node, modules: dict[str, nn.Module]) -> boo
             or fused_module_supports_equalization(module)
             or custom_module_supports_equalization(module)
         )
-    return node.op == "call_function" and node.target in FUNCTIONS
+    return node.op == "call_function" and node.target in _FUNCTIONS
 
 
 def is_equalization_observer(observer: Any) -> bool:
@@ -68,8 +71,6 @@ def get_equalization_qconfig_dict(layer_sqnr_dict: dict[str, float], num_layers_
         layer_sqnr_dict: name of a layer -> signal to noise of its quantized form, in dB.
         num_layers_to_equalize: how many.
     """
-    from qfx.config import QConfigMapping
-
     worst = sorted(layer_sqnr_dict.items(), key=lambda item: item[1])[:num_layers_to_equalize]
     mapping = QConfigMapping()
     for name, _ in worst:

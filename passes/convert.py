@@ -275,7 +275,8 @@ def _scale(observer: Any, scale: Param, zero_point: Param) -> Scale:
 def _constant(context: Context, name: str, value: Any, shape: tuple[int, ...] | None = None) -> Param:
     """A buffer of that name, of the shape the value has or is to have."""
     made = value.detach().clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
-    made = made if shape is None else made.reshape(shape)
+    if shape is not None and made.shape != shape:
+        made = made.reshape(shape)
     # The name is known to be free, which is what registering a buffer spends its time on.
     context.rewriter.gm._buffers[name] = made
     param = context.view.param(name, made)

@@ -364,7 +364,6 @@ class Rewriter:
         """Metadata of nodes made here: the anchor's, and where all matched nodes came from."""
         meta = {key: value for key, value in anchor.meta.items() if key not in _OF_ONE_NODE}
         if self._near == (anchor,):
-            meta[KEY] = merged(self._near)
             return meta
         inner = (node for node in reversed(self._near) if self.view.read(node).op not in _BOUNDARY)
         meta[KEY] = merged(inner) or merged((anchor,))

@@ -18,6 +18,7 @@ from qfx.graph.absent import absent
 from qfx.graph.copying import copied, copied_tables
 from qfx.graph.hooks import hooks_of, share_hooks
 from qfx.graph.kept import DraftGraphModule
+from qfx.graph.nodes import give_arguments
 from qfx.graph.provenance import LINE_KEY, stamp
 from qfx.graph.ranks import note_ranks
 from qfx.graph.training import shown as shown_calls
@@ -113,9 +114,18 @@ class CaptureTracer(Tracer):
         """Path of the innermost submodule that raised `error`; empty for the model's own forward."""
         return self._failed[1] if self._failed is not None and self._failed[0] is error else ""
 
-    def create_node(self, *args: Any, **kwargs: Any) -> Node:
-        """A node that knows its source line."""
-        node = super().create_node(*args, **kwargs)
+    def create_node(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any | None = None,
+    ) -> Node:
+        """A node that knows its source line; it gets its arguments afterwards, as in `make_node`."""
+        node = super().create_node(kind, target, (), {}, name, type_expr)
+        give_arguments(node, args, kwargs)
         node.meta[LINE_KEY] = user_line()
         return node
 

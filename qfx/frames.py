@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import lru_cache
 from types import FrameType
 
 # Packages whose frames lie between the user and us: what we are made of, and what calls us on the user's behalf.
@@ -24,8 +25,12 @@ def user_frame() -> FrameType | None:
 
 def is_between(frame: FrameType) -> bool:
     """Whether a frame is ours, torch's, of a graph torch compiled, or of the standard library's call wrappers."""
-    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    return package in _BETWEEN or frame.f_code.co_filename.startswith(GENERATED)
+    return _is_between(str(frame.f_globals.get("__name__", ""))) or frame.f_code.co_filename.startswith(GENERATED)
+
+
+@lru_cache(maxsize=4096)
+def _is_between(module: str) -> bool:
+    return module.partition(".")[0] in _BETWEEN
 
 
 def user_line() -> str:

@@ -52,9 +52,11 @@ def _fuse(name: str, pattern: Pattern) -> Rule:
     def fuse_relu(m: Match, g: Rewriter) -> Any:
         inner = getattr(m, name).node
         module = g.view.module(str(inner.target))
-        relu = g.view.module(str(m.relu.node.target)) if m.relu.dialect == "module" else nn.ReLU()
+        own = m.relu.dialect == "module"
+        relu = g.view.module(str(m.relu.node.target)) if own else nn.ReLU().train(module.training)
         fused = FUSED[type(module)](module, relu)
-        return configured_as(g.module(fused.train(module.training), m.x, at=str(inner.target)), inner)
+        fused.training = module.training
+        return configured_as(g.module(fused, m.x, at=str(inner.target)), inner)
 
     return fuse_relu
 

@@ -47,12 +47,14 @@ class KeptGraphModule(GraphModule):
         return super().recompile() if "plan" in self.__dict__ else None
 
     def draft(self, shared: Iterable[nn.Module] = ()) -> DraftGraphModule:
-        """A deep copy to be edited; it generates no code until it is adopted by another class.
+        """A copy to be edited; it generates no code until it is adopted by another class.
+
+        The tables in its plan are shared: whoever changes one puts another in its place.
 
         Args:
             shared: submodules the editing only reads; they are not copied.
         """
-        made = self._copied_as(DraftGraphModule, {id(module): module for module in shared})
+        made = self._copied_as(DraftGraphModule, {id(module): module for module in shared}, dict(self.plan))
         assert isinstance(made, DraftGraphModule)
         return made
 
@@ -121,13 +123,13 @@ class KeptGraphModule(GraphModule):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeptGraphModule:
         """A copy with its own submodules, graph, plan and freshly packed weights."""
-        made = self._copied_as(_class(self), memo)
+        made = self._copied_as(_class(self), memo, copied_value(self.plan, memo))
         memo[id(self)] = made
         return made
 
-    def _copied_as(self, cls: type[Any], memo: dict[int, Any]) -> KeptGraphModule:
+    def _copied_as(self, cls: type[Any], memo: dict[int, Any], plan: dict[str, Any]) -> KeptGraphModule:
         state = copied_tables(self._state(), memo)
-        made = _assemble(cls, _root(state), copied_graph(self.graph), copied_value(self.plan, memo))
+        made = _assemble(cls, _root(state), copied_graph(self.graph), plan)
         made.repack(copy.deepcopy(self.rebuilt, memo))
         made.meta = copied_value(self.meta, memo)
         return made

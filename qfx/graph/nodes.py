@@ -20,7 +20,7 @@ def make_node(
     """
     node = graph.create_node(op, target, (), {}, name or _stem(target))
     if args or kwargs:
-        _give(node, args, kwargs)
+        give_arguments(node, args, kwargs)
     return node
 
 
@@ -41,7 +41,7 @@ def _give_in_turn(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 # What both setters call, each behind a look at the name of every attribute that is set on a node.
-_give: Any = getattr(Node, "_update_args_kwargs", _give_in_turn)
+give_arguments: Any = getattr(Node, "_update_args_kwargs", _give_in_turn)
 
 
 def copied_graph(graph: Graph) -> Graph:

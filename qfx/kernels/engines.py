@@ -17,6 +17,7 @@ from functools import lru_cache
 import torch
 
 from qfx.errors import KernelError
+from qfx.kernels.packing import built_engines
 from qfx.kernels.reference.overflow import SAFE_CODE
 from qfx.reject import Reject
 
@@ -243,13 +244,7 @@ def choose_engine(layer: LayerFacts, *, capability: str | None = None) -> Engine
         'fbgemm'
     """
     wide = (capability or torch.backends.cpu.get_cpu_capability()).upper().startswith("AVX512")
-    return _chosen(layer, wide, _built())
-
-
-@lru_cache(maxsize=1)
-def _built() -> tuple[str, ...]:
-    """The engines of this build of torch, which does not change; torch makes a list of names each time it is asked."""
-    return tuple(torch.backends.quantized.supported_engines)
+    return _chosen(layer, wide, built_engines())
 
 
 @lru_cache(maxsize=4096)

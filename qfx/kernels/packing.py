@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,7 +38,14 @@ def current_engine() -> str:
 
 def supported_engines() -> list[str]:
     """The engines this build of torch has on this machine."""
-    return [name for name in torch.backends.quantized.supported_engines if name in ENGINES]
+    return [name for name in built_engines() if name in ENGINES]
+
+
+@lru_cache(maxsize=1)
+def built_engines() -> tuple[str, ...]:
+    """What this build of torch says it has, which does not change; torch makes a list of names each time it is
+    asked."""
+    return tuple(torch.backends.quantized.supported_engines)
 
 
 def usable_engine(engine: str | None) -> str:

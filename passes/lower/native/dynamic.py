@@ -29,16 +29,19 @@ TABLES: Mapping[type[nn.Module], Any] = MappingProxyType(
     {reference.Embedding: quantized.Embedding, reference.EmbeddingBag: quantized.EmbeddingBag}
 )
 
+_LINEAR = (ops.linear,)
+
 
 def lower_dynamic(gm: GraphModule, context: Context) -> bool:
     """Swap reference layers for those with kernels, and call the kernels of layers spelled as functions."""
     changed = False
+    swapped: dict[nn.Module, nn.Module] = {}
     for node in list(gm.graph.nodes):
         if node._erased:
             continue
         if node.op == "call_module":
-            changed = _module(context, node) or changed
-        elif context.view.read(node).op is ops.linear:
+            changed = _module(context, node, swapped) or changed
+        elif context.view.may_be(node, _LINEAR) and context.view.read(node).op is ops.linear:
             changed = _function(context, node) or changed
     return changed
 
@@ -64,12 +67,12 @@ def _read_plain(context: Context, node: Node, before: Reading) -> None:
     context.rewriter.erase_if_unused(before.node)
 
 
-def _module(context: Context, node: Node) -> bool:
+def _module(context: Context, node: Node, swapped: dict[nn.Module, nn.Module]) -> bool:
     g, path = context.rewriter, str(node.target)
     module: Any = context.view.module(path)
     kind = type(module)
     if kind in TABLES or kind in TABLES.values():
-        if kind in TABLES and not _swap(context, node, TABLES[kind], module):
+        if kind in TABLES and not _swap(context, node, TABLES[kind], module, swapped):
             return False
         g.integer(node, f"quantized.{kind.__name__} (weights only)")
         return True
@@ -79,7 +82,7 @@ def _module(context: Context, node: Node) -> bool:
     if before is None:
         return False
     if (kind in LAYERS or with_relu) and not _swap(
-        context, node, fused.LinearReLU if with_relu else LAYERS[kind], module
+        context, node, fused.LinearReLU if with_relu else LAYERS[kind], module, swapped
     ):
         return False
     _read_plain(context, node, before)
@@ -87,17 +90,19 @@ def _module(context: Context, node: Node) -> bool:
     return True
 
 
-def _swap(context: Context, node: Node, cls: Any, module: Any) -> bool:
-    """Put the layer with a kernel wherever the reference one stands; False, and the reason noted, if none takes it."""
+def _swap(context: Context, node: Node, cls: Any, module: Any, swapped: dict[nn.Module, nn.Module]) -> bool:
+    """Put the layer with a kernel in the place of the reference one; False, and the reason noted, if none takes it.
+
+    `swapped` has those made: a module that is called by two names stays one.
+    """
     gm: Any = context.rewriter.gm
     try:
-        made = cls.from_reference(module)
+        made = swapped[module] if module in swapped else cls.from_reference(module)
     except QfxError as error:
         gm.plan["float"][node.name] = f"no kernel takes it: {error}"
         return False
-    for path, each in list(gm.named_modules(remove_duplicate=False)):
-        if each is module:
-            context.rewriter.install(path, made)
+    swapped[module] = made
+    context.rewriter.install(str(node.target), made)
     context.view.forget(node)
     return True
 

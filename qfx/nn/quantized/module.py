@@ -4,8 +4,6 @@ No ``from __future__ import annotations`` here: TorchScript reads the annotation
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,15 +66,17 @@ def blank_weight(*shape: int) -> torch.Tensor:
 _making = threading.local()
 
 
-@contextmanager
-def empty() -> Iterator[None]:
+class empty:
     """Modules made inside the block have no weight, not even a blank one: whoever makes them gives it to them next."""
-    before = made_empty()
-    _making.empty = True
-    try:
-        yield
-    finally:
-        _making.empty = before
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = made_empty()
+        _making.empty = True
+
+    def __exit__(self, *error: object) -> None:
+        _making.empty = self._before
 
 
 def made_empty() -> bool:

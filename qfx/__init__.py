@@ -20,11 +20,11 @@ from types import ModuleType as _ModuleType
 
 from qfx.api.convert import convert_fx as convert_fx
 from qfx.api.convert import convert_to_reference_fx as convert_to_reference_fx
+from qfx.api.fuse import fuse_fx as fuse_fx
 from qfx.api.modules import FusedGraphModule as FusedGraphModule
 from qfx.api.modules import ObservedGraphModule as ObservedGraphModule
 from qfx.api.modules import ObservedStandaloneGraphModule as ObservedStandaloneGraphModule
 from qfx.api.modules import QuantizedGraphModule as QuantizedGraphModule
-from qfx.api.prepare import fuse_fx as fuse_fx
 from qfx.api.prepare import prepare_fx as prepare_fx
 from qfx.api.prepare import prepare_qat_fx as prepare_qat_fx
 from qfx.config import BackendConfig as BackendConfig

@@ -1,4 +1,4 @@
-"""``prepare_fx`` and ``fuse_fx``."""
+"""``prepare_fx`` and ``prepare_qat_fx``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
+from qfx.api.arguments import as_config, preserve
 from qfx.api.honoured import check_honoured, check_unused, choices
-from qfx.api.modules import FusedGraphModule, ObservedGraphModule, QuantizedGraphModule
+from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
 from qfx.api.parts import interface, observe_custom, prepare_standalone, whole_classes, whole_names
 from qfx.api.pause import no_collections
 from qfx.api.stages import prepare_stages, with_passes
 from qfx.capture import capture
-from qfx.config import (
-    BackendConfig,
-    FuseCustomConfig,
-    PrepareCustomConfig,
-    QConfigMapping,
-)
+from qfx.config import BackendConfig, PrepareCustomConfig, QConfigMapping
 from qfx.config.resolve import resolve
 from qfx.errors import ConfigError, ModelStateError
 from qfx.graph import GraphView
@@ -171,9 +167,9 @@ def _prepared(
     strict: bool,
     training: bool = False,
 ) -> ObservedGraphModule:
-    mapping = _as(QConfigMapping, qconfig_mapping, "qconfig_mapping")
-    custom = _as(PrepareCustomConfig, prepare_custom_config, "prepare_custom_config") or PrepareCustomConfig()
-    given = _as(BackendConfig, backend_config, "backend_config")
+    mapping = as_config(QConfigMapping, qconfig_mapping, "qconfig_mapping")
+    custom = as_config(PrepareCustomConfig, prepare_custom_config, "prepare_custom_config") or PrepareCustomConfig()
+    given = as_config(BackendConfig, backend_config, "backend_config")
     backend = given or default_backend()
     if isinstance(model, ObservedGraphModule | QuantizedGraphModule):
         raise ConfigError(f"{caller} takes a float model; this {type(model).__mro__[1].__name__} is prepared already")
@@ -181,7 +177,7 @@ def _prepared(
         raise ConfigError(f"{caller} needs a QConfigMapping; start from get_default_qconfig_mapping()")
     if not isinstance(example_inputs, tuple | list):
         raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
-    factors = _as(QConfigMapping, equalization, "_equalization_config")
+    factors = as_config(QConfigMapping, equalization, "_equalization_config")
     if any(isinstance(each, EqualizationQConfig) for each in _values(mapping)):
         raise ConfigError("an EqualizationQConfig says how layers are equalized; give it in _equalization_config")
     gm = capture(
@@ -228,7 +224,7 @@ def _prepared(
         plan["columns"] = watch_columns(context, lambda node: _equalization(node, factors), roots)
     if training:
         train_weights(context, found)
-    _preserve(model, gm, custom.preserved_attributes)
+    preserve(model, gm, custom.preserved_attributes)
     made = ObservedGraphModule.adopt(gm, plan)
     assert isinstance(made, ObservedGraphModule)
     return made
@@ -304,61 +300,3 @@ def _values(mapping: QConfigMapping) -> Iterator[Any]:
         mapping.module_name_object_type_order_qconfigs,
     ):
         yield from table.values()
-
-
-def _preserve(model: nn.Module, gm: GraphModule, names: list[str]) -> None:
-    for name in names:
-        if not hasattr(model, name):
-            raise ConfigError(f"preserved_attributes names {name!r}, which {type(model).__name__} does not have")
-        setattr(gm, name, getattr(model, name))
-
-
-def _as(cls: type[Any], value: Any, name: str) -> Any:
-    if value is None or isinstance(value, cls):
-        return value
-    if isinstance(value, dict):
-        return cls.from_dict(value)
-    raise ConfigError(f"{name} is a {cls.__name__} or its dictionary, got {type(value).__name__}")
-
-
-_FUSE_KEEPS = "trace with a torch.fx.Tracer whose is_leaf_module says so of {}, and pass the GraphModule"
-
-
-@no_collections()
-def fuse_fx(
-    model: nn.Module,
-    fuse_custom_config: FuseCustomConfig | dict[str, Any] | None = None,
-    backend_config: BackendConfig | dict[str, Any] | None = None,
-    *,
-    example_inputs: tuple[Any, ...] | None = None,
-    passes: dict[str, list[Step]] | None = None,
-) -> FusedGraphModule:
-    """Fold batch norm and merge relu in a copy of a model in eval mode.
-
-    Args:
-        model: a module in eval mode; not changed.
-        fuse_custom_config: attributes to keep.
-        backend_config: its fuser methods are run where its patterns match, before our own fusions, which are the same
-            for all backends.
-        example_inputs: what the model is called with, if known. A batch norm after a linear layer is folded where its
-            input has two axes; without examples the folded layer raises when it is called with another input.
-        passes: your own passes by the stage they run after.
-
-    Raises:
-        ModelStateError: batch norm or dropout is in training mode.
-        CaptureError: the model cannot be traced.
-
-    Example:
-        >>> import torch, qfx
-        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
-        >>> [name for name, _ in qfx.fuse_fx(model).named_children()]
-        ['0']
-    """
-    custom = _as(FuseCustomConfig, fuse_custom_config, "fuse_custom_config") or FuseCustomConfig()
-    backend = _as(BackendConfig, backend_config, "backend_config")
-    gm = capture(model, examples=example_inputs, draft=True, keeps=_FUSE_KEEPS)
-    run_steps(gm, Pipeline("fuse", with_passes(prepare_stages(backend), passes)).steps)
-    _preserve(model, gm, custom.preserved_attributes)
-    made = FusedGraphModule.adopt(gm)
-    assert isinstance(made, FusedGraphModule)
-    return made

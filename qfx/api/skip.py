@@ -33,7 +33,7 @@ def leave_out(gm: GraphModule, qconfig_mapping: QConfigMapping | dict[str, Any])
     if not isinstance(mapping, QConfigMapping):
         raise ConfigError(f"qconfig_mapping is a QConfigMapping or its dictionary, got {type(mapping).__name__}")
     plan: Any = gm.plan
-    _compare(plan["mapping"], mapping)
+    compare(plan["mapping"], mapping)
     instances, left = dict(plan["instances"]), dict[str, str]()
     for node in gm.graph.nodes:
         decided = choice(node)
@@ -47,7 +47,12 @@ def leave_out(gm: GraphModule, qconfig_mapping: QConfigMapping | dict[str, Any])
     whole.plan = {**plan, "instances": instances, "float": plan["float"] | left, "left_out": left}
 
 
-def _compare(prepared: QConfigMapping, mapping: QConfigMapping) -> None:
+def compare(prepared: QConfigMapping, mapping: QConfigMapping) -> None:
+    """Refuse a mapping for convert that asks for more than leaving out what prepare configured.
+
+    Raises:
+        ConfigError: an entry that prepare did not have, or with another configuration.
+    """
     _same("global", prepared.global_qconfig, mapping.global_qconfig)
     for table in _TABLES:
         before, now = getattr(prepared, table), getattr(mapping, table)

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-from qfx.compat.table import KEPT, LATER, ROOTS
+from qfx.compat.table import KEPT, LATER, ROOTS, below
 
 
 class Finder:
@@ -25,24 +25,20 @@ class Finder:
             ImportError: it comes with a later version.
             ModuleNotFoundError: neither qfx nor this PyTorch has it.
         """
-        if not _below(fullname, ROOTS):
+        if not below(fullname, ROOTS):
             return None
-        if _below(fullname, LATER):
+        if below(fullname, LATER):
             raise ImportError(
                 f"{fullname} is not part of qfx yet: quantization of exported programs comes later; use "
                 "qfx.prepare_fx and qfx.convert_fx, or call qfx.compat.uninstall() to get PyTorch's own",
                 name=fullname,
             )
-        if _below(fullname, KEPT):
+        if below(fullname, KEPT):
             found = _file_of(fullname)
             if found is not None:
                 inside = [str(found.parent)] if found.name == "__init__.py" else None
                 return spec_from_file_location(fullname, found, submodule_search_locations=inside)
         raise ModuleNotFoundError(f"neither qfx nor this PyTorch has {fullname}", name=fullname)
-
-
-def _below(name: str, roots: tuple[str, ...]) -> bool:
-    return any(name == root or name.startswith(f"{root}.") for root in roots)
 
 
 def _file_of(fullname: str) -> Path | None:

@@ -13,7 +13,7 @@ import torch
 
 from qfx.compat.finder import Finder
 from qfx.compat.modules import OldModule
-from qfx.compat.table import REGISTERS, ROOTS, sources
+from qfx.compat.table import BESIDE, REGISTERS, ROOTS, below, sources
 
 _lock = threading.RLock()
 _ABSENT = object()
@@ -25,11 +25,13 @@ class _Installed:
 
     Attributes:
         modules: what ``sys.modules`` had under the old paths.
+        beside: names of the modules that were loaded already, of those that import from the old ones.
         attributes: (module, name, what the module had under it) in the order they were set.
         finder: on ``sys.meta_path``.
     """
 
     modules: dict[str, ModuleType]
+    beside: set[str]
     attributes: list[tuple[ModuleType, str, Any]] = field(default_factory=list)
     finder: Finder = field(default_factory=Finder)
 
@@ -62,8 +64,8 @@ def install() -> None:
     with _lock:
         if _state is not None:
             return
-        before = {name: module for name, module in sys.modules.items() if _ours(name)}
-        state = _Installed(before)
+        before = {name: module for name, module in sys.modules.items() if below(name, ROOTS)}
+        state = _Installed(before, {name for name in sys.modules if below(name, BESIDE)})
         for name in before:
             del sys.modules[name]
         sys.modules.update({name: before[name] for name in REGISTERS if name in before})
@@ -97,8 +99,13 @@ def uninstall() -> None:
         if _state is None:
             return
         sys.meta_path.remove(_state.finder)
-        for name in [name for name in sys.modules if _ours(name)]:
+        for name in [name for name in sys.modules if below(name, ROOTS)]:
             del sys.modules[name]
+        for name in [name for name in sys.modules if below(name, BESIDE) and name not in _state.beside]:
+            owner, _, attribute = name.rpartition(".")
+            del sys.modules[name]  # bound to qfx; whoever imports it next gets one that is not
+            if owner in sys.modules:
+                sys.modules[owner].__dict__.pop(attribute, None)
         sys.modules.update(_state.modules)
         for module, name, value in reversed(_state.attributes):
             if value is _ABSENT:
@@ -106,10 +113,6 @@ def uninstall() -> None:
             else:
                 setattr(module, name, value)
         _state = None
-
-
-def _ours(name: str) -> bool:
-    return any(name == root or name.startswith(f"{root}.") for root in ROOTS)
 
 
 def _set(state: _Installed, module: ModuleType, name: str, value: Any) -> None:

@@ -10,43 +10,73 @@ _OBSERVERS = ("qfx", "qfx.observers", "qfx.fake_quantize.private_names")
 _MAPPINGS = ("qfx", "qfx.eager", "qfx.eager.private_names")
 _BACKENDS = ("qfx.config.backend_config", "qfx", "qfx.eager.private_names")
 _FX = ("qfx", "qfx.eager.private_names", "qfx.utilities.private_names", "qfx.fake_quantize.private_names")
+_ENGINES = (*_BACKENDS, "qfx.compat.private.dtype_configs", "qfx.compat.private.op_configs")
+# ``fx.prepare``, ``fx.convert`` and ``fx.fuse`` had the names of all their helpers.
+_STEPS = tuple(
+    f"qfx.compat.private.{name}"
+    for name in (
+        "flows",
+        "matches",
+        "backends",
+        "patterns",
+        "qconfigs",
+        "handlers",
+        "nodes",
+        "arguments",
+        "graph_modules",
+        "equalization",
+        "lowering",
+    )
+)
 
 # Of ``torch.ao.quantization`` itself (the first) and its modules: the modules of qfx that have their names.
 _OF_QUANTIZATION: dict[str, tuple[str, ...]] = {
     "": ("qfx",),
     "backend_config": _BACKENDS,
     **{
-        f"backend_config.{engine}": _BACKENDS
+        f"backend_config.{engine}": _ENGINES
         for engine in ("executorch", "fbgemm", "native", "onednn", "qnnpack", "tensorrt", "x86")
     },
+    "backend_config._common_operator_config_utils": ("qfx.compat.private.op_configs", *_BACKENDS),
     "backend_config.backend_config": (*_BACKENDS, "qfx.compat.private.keys"),
-    "backend_config.utils": ("qfx.compat.private.backends", *_BACKENDS),
+    "backend_config.utils": ("qfx.compat.private.backends", "qfx.compat.private.fusers", *_BACKENDS),
     "fake_quantize": _OBSERVERS,
     "fuse_modules": _MAPPINGS,
     "fuser_method_mappings": (*_MAPPINGS, "qfx.compat.private.fusers"),
-    "fx": (),
-    "fx._equalize": ("qfx.compat.private.equalization", "qfx"),
-    "fx.convert": _FX,
-    "fx.custom_config": ("qfx", "qfx.compat.private.keys"),
-    "fx.fuse": ("qfx.compat.private.matches", *_FX),
+    "fx": ("qfx.compat.private.flows",),
+    "fx._equalize": ("qfx.compat.private.equalization", "qfx.compat.private.layer_noise", "qfx", *_STEPS),
+    "fx.convert": (*_STEPS, *_FX),
+    "fx.custom_config": ("qfx", "qfx.compat.private.keys", "qfx.compat.private.quant_types"),
+    "fx.fuse": (*_STEPS, *_FX),
     "fx.fuse_handler": ("qfx.compat.private.handlers", *_FX),
     "fx.graph_module": ("qfx", "qfx.compat.private.graph_modules"),
     "fx.lstm_utils": ("qfx.compat.private.lstms", *_OBSERVERS),
-    "fx.match_utils": ("qfx", "qfx.compat.private.matches"),
+    "fx.match_utils": ("qfx", "qfx.compat.private.matches", "qfx.compat.private.graph_modules"),
     "fx.pattern_utils": ("qfx", "qfx.compat.private.patterns"),
-    "fx.prepare": ("qfx.config.private_names", *_FX),
+    "fx.prepare": (*_STEPS, "qfx.config.private_names", *_FX),
     "fx.qconfig_mapping_utils": ("qfx.compat.private.qconfigs", "qfx.config.private_names", *_FX),
-    "fx.quantize_handler": ("qfx.compat.private.handlers", "qfx"),
+    "fx.quantize_handler": ("qfx.compat.private.handlers", "qfx.compat.private.nodes", "qfx"),
     "fx.tracer": ("qfx.tracer", "qfx"),
-    "fx.utils": ("qfx.compat.private.nodes", "qfx.compat.private.lowering", *_FX),
+    "fx.utils": (
+        "qfx.compat.private.nodes",
+        "qfx.compat.private.arguments",
+        "qfx.compat.private.lowering",
+        *_FX,
+    ),
     "observer": _OBSERVERS,
     "qconfig": (*_OBSERVERS, "qfx.config", "qfx.config.private_names"),
     "qconfig_mapping": (*_OBSERVERS, "qfx.config", "qfx.config.private_names"),
     "quant_type": ("qfx", "qfx.compat.private.quant_types"),
     "quantization_mappings": _MAPPINGS,
     "quantize": (*_MAPPINGS, "qfx.config.private_names", "qfx.fake_quantize.private_names", "qfx.compat.private.eager"),
-    "quantize_fx": ("qfx", "qfx.compat.private.flows"),
-    "quantize_jit": ("qfx",),
+    "quantize_fx": (
+        "qfx",
+        "qfx.compat.private.flows",
+        "qfx.tracer",
+        "qfx.compat.private.nodes",
+        "qfx.compat.private.arguments",
+    ),
+    "quantize_jit": ("qfx", "qfx.compat.private.scripts"),
     "stubs": ("qfx",),
     "utils": ("qfx", "qfx.utilities", "qfx.utilities.private_names"),
 }
@@ -109,6 +139,14 @@ LATER = (f"{QUANTIZATION}.pt2e", f"{QUANTIZATION}.quantizer", f"{QUANTIZATION}.q
 
 # Everything under these is ours while installed.
 ROOTS = (QUANTIZATION, "torch.ao.nn", "torch.quantization", *(f"torch.nn.{name}" for name in _ONCE_IN_NN))
+
+# PyTorch's own packages that import from these: loaded while installed, they are bound to qfx.
+BESIDE = ("torch.ao.ns", "torch.ao.pruning")
+
+
+def below(name: str, roots: tuple[str, ...]) -> bool:
+    """Whether a module is one of `roots` or inside one."""
+    return any(name == root or name.startswith(f"{root}.") for root in roots)
 
 
 def sources() -> dict[str, tuple[str, ...]]:

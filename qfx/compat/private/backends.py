@@ -89,3 +89,32 @@ def _get_fuser_method_in_reversed_nested_tuple_format(config: BackendPatternConf
     if isinstance(config.pattern, tuple) and len(config.pattern) == 3:
         return lambda is_qat, last, rest: plain(is_qat, rest[1], rest[0], last)
     return method
+
+
+def remove_boolean_dispatch_from_name(p: Any) -> Any:
+    """The public name of a function ``torch.nn.functional`` makes by choosing between two; anything else as it is."""
+    chooses = getattr(p, "__qualname__", "").startswith("boolean_dispatch.")
+    return f"{p.__module__}.{p.__name__}" if chooses else p
+
+
+def pattern_to_human_readable(p: Any) -> Any:
+    """A pattern with names in the place of functions whose own say nothing."""
+    if isinstance(p, tuple):
+        return tuple(pattern_to_human_readable(part) for part in p)
+    return p if isinstance(p, str) else remove_boolean_dispatch_from_name(p)
+
+
+def entry_to_pretty_str(entry: dict[str, Any]) -> str:
+    """What ``BackendPatternConfig.to_dict`` gives, on a line a key."""
+
+    def item(key: str, value: Any) -> str:
+        if key in ("pattern", "pattern_complex_format"):
+            value = pattern_to_human_readable(value)
+        if key != "dtype_configs":
+            return f"  {key!r}: {value},\n"
+        lines = ("".join(f"      {name!r}: {dtype},\n" for name, dtype in each.items()) for each in value)
+        return "  'dtype_configs': [\n" + "".join(f"    {{\n{body}    }},\n" for body in lines) + "  ],\n"
+
+    first = ("pattern", "dtype_configs", "observation_type")
+    order = [*(key for key in first if key in entry), *(key for key in entry if key not in first)]
+    return "{\n" + "".join(item(key, entry[key]) for key in order) + "}"

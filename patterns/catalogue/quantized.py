@@ -122,6 +122,20 @@ def layer_norm(x, scale, zero_point, gamma=None, beta=None):  # type: ignore[no-
     return ops.quantize(clamps(y), scale, zero_point).named("out")
 
 
+@pattern
+def instance_norm(x, scale, zero_point, gamma=None, beta=None, mean=None, var=None):  # type: ignore[no-untyped-def]
+    """Instance norm, with or without scale and shift, then clamps."""
+    y = ops.instance_norm(ops.dequantize(x), gamma, beta, mean, var).named("op")
+    return ops.quantize(clamps(y), scale, zero_point).named("out")
+
+
+@pattern
+def prelu(x, w, scale, zero_point):  # type: ignore[no-untyped-def]
+    """PReLU with constant slopes, then clamps."""
+    y = ops.prelu(ops.dequantize(x), w).named("op")
+    return ops.quantize(clamps(y), scale, zero_point).named("out")
+
+
 def same(op: Op) -> Pattern:
     """An op whose result has its input's parameters."""
 

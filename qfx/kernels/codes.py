@@ -102,6 +102,37 @@ def _known_code(value: float, scale: float, zero_point: int, dtype: torch.dtype)
     return int(one.int_repr())
 
 
+# -- functions ---------------------------------------------------------------------------------------------------
+def prelu(q: Tensor, slopes: Tensor, scale: float, zero_point: int) -> Tensor:
+    """PReLU by a table of the 256 codes for each slope.
+
+    ``torch.ops.quantized.prelu`` multiplies what is above zero by 1, rounded and saturated to the parameters of the
+    slopes: with slopes up to 0.25, quantized in their range, by 0.25. It is not used.
+
+    Args:
+        q: ``torch.quint8`` per tensor, ``(N, C, ...)``; of any shape for one slope.
+        slopes: quantized per tensor, one or ``(C,)``.
+        scale, zero_point: of the result.
+
+    Example:
+        >>> q = torch.quantize_per_tensor(torch.tensor([-1.0, 1.0]), 0.5, 4, torch.quint8)
+        >>> slopes = torch.quantize_per_tensor(torch.tensor([0.5]), 0.5, 0, torch.quint8)
+        >>> prelu(q, slopes, 0.5, 1)
+        tensor([-0.5000,  1.0000], size=(2,), dtype=torch.quint8,
+               quantization_scheme=torch.per_tensor_affine, scale=0.5, zero_point=1)
+    """
+    if has_torch_function_unary(q):
+        made: Tensor = handle_torch_function(prelu, (q,), q, slopes, scale, zero_point)
+        return made
+    values = (torch.arange(256) - q.q_zero_point()) * q.q_scale()
+    bent = torch.where(values > 0, values, values * slopes.dequantize().reshape(-1, 1))
+    tables = torch.quantize_per_tensor(bent, scale, zero_point, torch.quint8).int_repr()
+    index = q.int_repr().to(torch.int32)
+    if slopes.numel() > 1:  # each channel has a table of its own
+        index = (index.transpose(1, -1) + torch.arange(0, tables.numel(), 256)).transpose(1, -1)
+    return torch._make_per_tensor_quantized_tensor(tables.flatten()[index], scale, zero_point)
+
+
 # -- moves -------------------------------------------------------------------------------------------------------
 def roll(q: Tensor, shifts: list[int], dims: list[int]) -> Tensor:
     """``torch.roll`` of a tensor quantized per tensor, which torch does not have.

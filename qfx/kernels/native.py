@@ -23,6 +23,15 @@ def _whole_norm(site: KernelSite) -> str | None:
     return f"the kernel of batch norm needs {', '.join(site.missing)}" if site.missing else None
 
 
+def _own_statistics(site: KernelSite) -> str | None:
+    own = site.attrs["use_input_stats"] is True
+    return None if own else "the kernel of instance norm takes the statistics of its input, not running ones"
+
+
+def _whole(site: KernelSite) -> str | None:
+    return None if site.rank is None or site.rank > 2 else "the kernel of instance norm takes batches, not samples"
+
+
 def _number_bounds(site: KernelSite) -> str | None:
     named = (site.attrs[name] for name in ("min", "max", "min_val", "max_val") if name in site.attrs)
     numbers = all(bound is None or isinstance(bound, int | float) for bound in named)
@@ -102,6 +111,10 @@ _OWN_RANGE = (
     Kernel("leaky_relu", "quantized.leaky_relu", _Q.leaky_relu, reference.leaky_relu, arrange=_leaky_relu),
     Kernel("batch_norm", "quantized.batch_norm", _Q.batch_norm, reference.batch_norm, (_whole_norm,)),
     Kernel("layer_norm", "quantized.layer_norm", _Q.layer_norm, reference.layer_norm),
+    Kernel(
+        "instance_norm", "quantized.instance_norm", _Q.instance_norm, reference.instance_norm, (_own_statistics, _whole)
+    ),
+    Kernel("prelu", "prelu of codes", codes.prelu, reference.prelu),
     Kernel("cat", "quantized.cat", _Q.cat, reference.cat),
 )
 _INPUTS_RANGE = (

@@ -136,7 +136,7 @@ class Layers(nn.Module):
         self.norms = nn.ModuleList(
             [nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True), nn.LayerNorm(7)]
         )
-        self.clamps = nn.ModuleList([nn.Hardswish(), nn.ELU(0.7), nn.LeakyReLU(0.2), nn.ReLU6(), nn.PReLU()])
+        self.clamps = nn.ModuleList([nn.Hardswish(), nn.ELU(0.7), nn.LeakyReLU(0.2), nn.ReLU6()])
         self.drop, self.mul = nn.Dropout(), functional()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -152,7 +152,6 @@ def test_layers(engine: str) -> None:
     def run(library: Any, functional: Any) -> tuple[nn.Module, torch.Tensor]:
         model = library.QuantWrapper(built(Layers, functional)).eval()
         model.qconfig = library.default_qconfig
-        model.module.clamps[4].qconfig = library.QConfig(library.default_observer, library.default_observer)
         prepared = library.prepare(model)
         prepared(drawn(4, 4, 8))
         converted = library.convert(prepared)
@@ -162,6 +161,26 @@ def test_layers(engine: str) -> None:
     assert expected.unique().numel() > 10
     assert torch.equal(result, expected)
     assert [type(m).__name__ for m in mine.modules()] == [type(m).__name__ for m in original.modules()]
+
+
+@pytest.mark.parametrize(("slope", "original_errs"), [(1.3, 0.1), (0.25, 1.0)])
+def test_prelu_differs_for_the_better(slope: float, original_errs: float) -> None:
+    """The original's kernel takes 1, saturated to the parameters of the slopes, for the slope above zero."""
+
+    def run(library: Any) -> tuple[nn.Module, torch.Tensor]:
+        model = library.QuantWrapper(nn.PReLU(init=slope)).eval()
+        model.qconfig = library.QConfig(library.default_observer, library.default_observer)
+        prepared = library.prepare(model)
+        prepared(drawn(64, 64))
+        return library.convert(prepared), drawn(64, 64)
+
+    errors = []
+    for library in (qfx, ao):
+        converted, x = run(library)
+        errors.append(float((converted(x) - nn.functional.prelu(x, torch.tensor([slope]))).detach().abs().max()))
+    assert errors[0] < 0.1  # two steps of the codes
+    assert errors[1] < original_errs or slope < 1
+    assert errors[1] > original_errs or slope > 1
 
 
 def test_reference(engine: str) -> None:

@@ -228,3 +228,32 @@ def test_a_roll_moves_codes(shifts: list[int], dims: list[int], engine: str, lay
     rolled = codes.roll(q, shifts, dims)
     assert torch.equal(rolled.int_repr(), torch.roll(q.int_repr(), shifts, dims))
     assert (rolled.q_scale(), rolled.q_zero_point()) == (q.q_scale(), q.q_zero_point())
+
+
+# -- PReLU -----------------------------------------------------------------------------------------------------------
+@IGNORE
+@pytest.mark.filterwarnings("ignore:Converting a tensor to a Python:torch.jit.TracerWarning")  # the number of slopes
+@pytest.mark.parametrize("how", ["eager", "scripted", "traced by torch.jit"])
+@pytest.mark.parametrize("slopes", [[0.25], [0.1, -0.7, 0.0, 1.9, 0.3]])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "every other", "nothing"])
+def test_prelu_is_the_float_one_of_each_code(layout: str, slopes: list[float], how: str) -> None:
+    q = LAYOUTS[layout](quantized(3, 10 if layout == "every other" else 5, 6, 7))[:, :5]
+    weight = torch.quantize_per_tensor(torch.tensor(slopes), 0.011, 64, torch.quint8)
+    function: Any = codes.prelu
+    if how == "scripted":
+        function = torch.jit.script(codes.prelu)
+    elif how != "eager":
+        function = torch.jit.trace(lambda a, b: codes.prelu(a, b, 0.03, 50), (quantized(3, 5, 6, 7), weight))
+    found = function(q, weight, 0.03, 50) if how != "traced by torch.jit" else function(q, weight)
+    expected = torch.quantize_per_tensor(F.prelu(q.dequantize(), weight.dequantize()), 0.03, 50, torch.quint8)
+    assert torch.equal(found.int_repr(), expected.int_repr())
+    assert (found.q_scale(), found.q_zero_point()) == (0.03, 50)
+
+
+def test_prelu_is_one_node_of_a_graph() -> None:
+    class Calls(nn.Module):
+        def forward(self, q: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+            return codes.prelu(q, w, 0.03, 50)
+
+    (node,) = torch.fx.symbolic_trace(Calls()).graph.find_nodes(op="call_function", target=codes.prelu)
+    assert node.args[2:] == (0.03, 50)

@@ -89,6 +89,17 @@ def _layer_norm(kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
     return found, kernel.reference(x, [16], X, OUT, gamma, beta, 1e-5)
 
 
+def _instance_norm(kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
+    x, gamma, beta = codes(2, 4, 5, 6), torch.rand(4) + 0.5, torch.randn(4)
+    found = kernel.call(wrap(x, X), gamma, beta, 1e-5, *OUT.scalars()).int_repr()
+    return found, kernel.reference(x, X, OUT, gamma, beta, 1e-5)
+
+
+def _prelu(kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
+    x, slopes = codes(2, 4, 5), torch.quantize_per_tensor(torch.rand(4) - 0.3, 0.004, 90, torch.quint8)
+    return kernel.call(wrap(x, X), slopes, *OUT.scalars()).int_repr(), kernel.reference(x, X, OUT, slopes.dequantize())
+
+
 def _cat(kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
     x, y = codes(2, 3, 4), codes(2, 3, 4)
     return kernel.call([wrap(x, X), wrap(y, Y)], 1, *OUT.scalars()).int_repr(), kernel.reference([x, y], [X, Y], OUT, 1)
@@ -117,6 +128,8 @@ CASES: dict[str, Callable[[Kernel], tuple[torch.Tensor, torch.Tensor]]] = {
     "leaky_relu": _function(negative_slope=0.1),
     "batch_norm": _norm,
     "layer_norm": _layer_norm,
+    "instance_norm": _instance_norm,
+    "prelu": _prelu,
     "cat": _cat,
     "relu": _float_op(F.relu, (4, 64)),
     "relu6": _clamp(0.0, 6.0),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn
 from torch.fx import Node
 
@@ -78,8 +79,16 @@ LAYERS: Mapping[Op, Any] = MappingProxyType(
     {ops.hardswish: quantized.Hardswish, ops.elu: quantized.ELU, ops.leaky_relu: quantized.LeakyReLU}
 )
 NORMS: Mapping[type[nn.Module], Any] = MappingProxyType(
-    {nn.BatchNorm2d: quantized.BatchNorm2d, nn.BatchNorm3d: quantized.BatchNorm3d, nn.LayerNorm: quantized.LayerNorm}
+    {
+        nn.BatchNorm2d: quantized.BatchNorm2d,
+        nn.BatchNorm3d: quantized.BatchNorm3d,
+        nn.LayerNorm: quantized.LayerNorm,
+        nn.InstanceNorm1d: quantized.InstanceNorm1d,
+        nn.InstanceNorm2d: quantized.InstanceNorm2d,
+        nn.InstanceNorm3d: quantized.InstanceNorm3d,
+    }
 )
+_INSTANCE_DIMENSIONS = {nn.InstanceNorm1d: 1, nn.InstanceNorm2d: 2, nn.InstanceNorm3d: 3}
 
 
 def _layer(m: Match, g: Rewriter, made: Any) -> Node:
@@ -134,6 +143,58 @@ def lower_layer_norm(m: Match, g: Rewriter) -> Node:
     return _finish(g, m, y, bounds(m), kernel.name)
 
 
+def _batch_of_instances(m: Match) -> bool | Reject:
+    """Guard: a module that takes one sample, too, saw a batch."""
+    node, shape = m.op.node, seen_shape(m.view, m.out.node)
+    cls: Any = type(m.view.module(str(node.target))) if node.op == "call_module" else None
+    if cls is None or not shape or len(shape) == _INSTANCE_DIMENSIONS[cls] + 2:
+        return True
+    return Reject(f"{node} gave a result of shape {shape}: the kernel takes batches, not samples", node)
+
+
+@rule(shapes.instance_norm, where=(*_guards(NATIVE["instance_norm"]), _batch_of_instances))
+def lower_instance_norm(m: Match, g: Rewriter) -> Node:
+    """Instance norm by the statistics of its input."""
+    kernel, layer = NATIVE["instance_norm"], _norm_class(m, g)
+    if layer is not None:
+        return _finish(g, m, _layer(m, g, layer), bounds(m), kernel.name)
+    y = g.call(kernel.call, m.x, m.gamma, m.beta, m.op.attrs["eps"], m.scale, m.zero_point)
+    return _finish(g, m, y, bounds(m), kernel.name)
+
+
+def _is_module(m: Match) -> bool | Reject:
+    return m.op.node.op == "call_module" or Reject(f"{m.op.node} is a function, whose slopes are float", m.op.node)
+
+
+@rule(shapes.prelu, where=(*_guards(NATIVE["prelu"]), _is_module))
+def lower_prelu(m: Match, g: Rewriter) -> Node:
+    """PReLU spelled as a module, its slopes in 8 bits."""
+    path = str(m.op.node.target)
+    made = quantized.PReLU.of_slopes(m.w.tensor.detach(), *output(m))
+    y = g.module(made, m.x, at=path if g.sole_caller(path) else None, stem=path.replace(".", "_"))
+    return _finish(g, m, y, bounds(m), NATIVE["prelu"].name)
+
+
+# -- products of two values ----------------------------------------------------------------------------------------
+_MATMUL = "its kernel, quantized.matmul, multiplies floats inside"
+
+
+def _alike(m: Match) -> bool | Reject:
+    ranks = [len(seen_shape(m.view, value)) for value in (m.x, m.y)]
+    if ranks[0] == ranks[1] >= 2:
+        return True
+    return Reject(f"the kernel of matmul takes matrices of one rank, not of {ranks[0]} and {ranks[1]}", m.op.node)
+
+
+@rule(shapes.binary(ops.matmul), where=(per_tensor_output, constant_clamps, _alike))
+def lower_matmul(m: Match, g: Rewriter) -> Node:
+    """A product of two values: one call, which reports list as float."""
+    plan: Any = getattr(g.gm, "plan", {})
+    y = g.call(torch.ops.quantized.matmul, m.x, m.y, m.scale, m.zero_point)
+    plan["float"] = {**plan.get("float", {}), y.name: _MATMUL}
+    return clamp_codes(g, y, bounds(m).beyond(*output(m)))
+
+
 def _bn_relu(cls: type[nn.Module], made: Any) -> Rule:
     @rule(shapes.module(opaque(cls)), where=(per_tensor_output, constant_clamps))
     def lower_bn_relu(m: Match, g: Rewriter) -> Node:
@@ -147,6 +208,9 @@ ELEMENTWISE: tuple[Rule, ...] = (
     *(_unary(op) for op in (ops.sigmoid, ops.tanh, ops.hardsigmoid, ops.hardswish, ops.elu, ops.leaky_relu)),
     lower_batch_norm,
     lower_layer_norm,
+    lower_instance_norm,
+    lower_prelu,
+    lower_matmul,
     _bn_relu(intrinsic.BNReLU2d, fused.BNReLU2d),
     _bn_relu(intrinsic.BNReLU3d, fused.BNReLU3d),
 )

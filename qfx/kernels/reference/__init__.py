@@ -24,6 +24,7 @@ from qfx.kernels.reference.activations import (
     hardsigmoid,
     hardswish,
     leaky_relu,
+    prelu,
     relu,
     sigmoid,
     tanh,
@@ -32,7 +33,7 @@ from qfx.kernels.reference.arithmetic import ENGINES, Engine, onednn_here, requa
 from qfx.kernels.reference.dynamic import dynamic_qparams, linear_dynamic
 from qfx.kernels.reference.elementwise import add, add_scalar, cat, mul, mul_scalar
 from qfx.kernels.reference.matmul import conv, linear
-from qfx.kernels.reference.norms import batch_norm, layer_norm, pad, roll
+from qfx.kernels.reference.norms import batch_norm, instance_norm, layer_norm, pad, roll
 from qfx.kernels.reference.overflow import SAFE_CODE, linear_sums_16bit, overflow_risk
 from qfx.kernels.reference.pooling import (
     adaptive_avg_pool,
@@ -62,6 +63,7 @@ __all__ = [
     "elu",
     "hardsigmoid",
     "hardswish",
+    "instance_norm",
     "interpolate_bilinear",
     "interpolate_nearest",
     "layer_norm",
@@ -76,6 +78,7 @@ __all__ = [
     "onednn_here",
     "overflow_risk",
     "pad",
+    "prelu",
     "relu",
     "requantize",
     "requantize_matmul",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qfx.kernels.reference.arithmetic import float32, saturate
 from qfx.kernels.reference.finish import Lanes, finish, inverse_of_double, to_codes, to_float
-from qfx.qparams import QParams, quantize
+from qfx.qparams import QParams, dequantize, quantize
 
 SIGMOID_OUT = QParams(1.0 / 256.0, 0, dtype=torch.quint8)
 """What torch's ``sigmoid`` and ``hardsigmoid`` of a quantized tensor return."""
@@ -41,6 +41,20 @@ def clamp(x: Tensor, qparams: QParams, low: float | None = None, high: float | N
     if lowest is None and highest is None:
         return x.clone()
     return torch.clamp(x, lowest, highest)
+
+
+def prelu(x: Tensor, x_qparams: QParams, out: QParams, slopes: Tensor) -> Tensor:
+    """Return the codes of PReLU: the value itself above zero, ``slope * value`` below.
+
+    Args:
+        x: codes ``(N, C, ...)``; of any shape for one slope.
+        x_qparams, out: per-tensor parameters.
+        slopes: float32, one or ``(C,)``.
+    """
+    values = dequantize(x, x_qparams)
+    if slopes.numel() > 1:
+        slopes = slopes.reshape([1, -1] + [1] * (x.dim() - 2))
+    return quantize(torch.where(values > 0, values, values * slopes), out, saturate_storage=True)
 
 
 def sigmoid(x: Tensor, x_qparams: QParams, out: QParams = SIGMOID_OUT) -> Tensor:

@@ -16,6 +16,7 @@ from qfx.kernels import codes
 from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import ModuleTypeError
 from qfx.nn.quantized.requantizing import BufferedQParams, Requantizing
+from qfx.observers import MinMaxObserver
 
 
 class ReLU6(nn.ReLU):
@@ -203,7 +204,7 @@ class PReLU(Requantizing):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Compute x, or weight * x below zero."""
-        return torch.ops.quantized.prelu(input, self.weight, self.scale, self.zero_point)  # type: ignore[no-any-return]
+        return codes.prelu(input, self.weight, self.scale, self.zero_point)
 
     def _get_name(self) -> str:
         return "QuantizedPReLU"
@@ -219,7 +220,18 @@ class PReLU(Requantizing):
         observer(slopes)
         if observer.dtype not in (torch.quint8, torch.uint8):
             warn(f"PReLU's weight observer should have dtype quint8 but got {observer.dtype}")
+        return cls._of(slopes, observer, scale, zero_point)
+
+    @classmethod
+    def of_slopes(cls, slopes: torch.Tensor, scale: float, zero_point: int) -> PReLU:
+        """A module of float slopes, one or ``(C,)``, quantized to ``torch.quint8`` in their own range."""
+        observer = MinMaxObserver()
+        observer(slopes)
+        return cls._of(slopes, observer, scale, zero_point)
+
+    @classmethod
+    def _of(cls, slopes: torch.Tensor, observer: Any, scale: float, zero_point: int) -> PReLU:
         weight_scale, weight_zero_point = observer.calculate_qparams()
-        made = cls(scale, zero_point, module.num_parameters)
+        made = cls(scale, zero_point, slopes.numel())
         made.set_weight(torch.quantize_per_tensor(slopes, float(weight_scale), int(weight_zero_point), torch.quint8))
         return made

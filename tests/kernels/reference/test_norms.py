@@ -46,6 +46,17 @@ def test_layer_norm(draw, wrap, shape, affine: bool) -> None:
         assert torch.equal(reference.layer_norm(x, shape, q, out, weight, bias, 1e-5), expected), (q, out)
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 70), (3, 5, 6, 7), (2, 3, 3, 4, 5)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_instance_norm(draw, wrap, shape, affine: bool) -> None:
+    for _ in range(10):
+        x = torch.randint(0, 256, shape).to(torch.uint8)
+        q, out = draw(), draw()
+        weight, bias = (torch.randn(shape[1]), torch.randn(shape[1])) if affine else (None, None)
+        expected = OPS.instance_norm(wrap(x, q), weight, bias, 1e-5, *out.scalars()).int_repr()
+        assert torch.equal(reference.instance_norm(x, q, out, weight, bias, 1e-5), expected), (q, out)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
     ("value", "mode"), [(0.0, "constant"), (1.3, "constant"), (-1e5, "constant"), (0.0, "reflect")]

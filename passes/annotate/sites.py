@@ -183,7 +183,9 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
 def _functional_weight(view: GraphView, sites: Sites, instance: Instance) -> Any:
     """Have the weight of a layer spelled as a function observed; returns its bias."""
     found, bias = weight_and_bias(view, instance.root, instance.roles)
-    node = found.node if isinstance(found, Param) else found
+    node = found
+    if isinstance(found, Param):  # one tensor may be fetched by several nodes, and is where it is no nn.Parameter
+        node = next((each for each in instance.root.all_input_nodes if view.value(each) is found), found.node)
     assert isinstance(node, Node)
     if parameter_slots(view, instance.root, node, instance.roles):  # one that is the layer's input, too, stays that
         factories, op = sites.weights.setdefault(node, {}), view.read(instance.root).op

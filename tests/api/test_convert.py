@@ -228,3 +228,22 @@ def test_an_op_left_float_stays_so_between_quantized_values(target: str) -> None
     prepared(x)
     found = {e.op: e for e in qfx.explain(qfx.convert_fx(prepared, target=target)).entries if e.status == "float"}
     assert found["add"].reasons == ("the config leaves it float (global)",)
+
+
+def test_a_tensor_fetched_by_two_nodes_is_the_weight_of_both_layers() -> None:
+    """Attributes that are no parameters are fetched anew by each reader."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.b = torch.randn(5, 5), torch.zeros(5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.linear(F.linear(x, self.w, self.b), self.w, self.b)
+
+    x = torch.randn(4, 5)
+    prepared = qfx.prepare_fx(Twice().eval(), qfx.get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    int8 = qfx.convert_fx(prepared)
+    assert len(int8.graph.find_nodes(op="call_function", target=torch.ops.quantized.linear)) == 2
+    assert qfx.summary(int8).nodes["boundary"] == 2

@@ -27,7 +27,8 @@ from qfx.observers.base import SAW_INTEGERS
 from qfx.observers.extremes import largest_seen
 from qfx.observers.together import Answer, answers_together
 from qfx.passes.blanks import Blanks
-from qfx.passes.dynamic import WHOLE, at_run_time, swap_layers
+from qfx.passes.dynamic import at_run_time, is_whole, swap_layers
+from qfx.passes.halves import in_halves
 from qfx.passes.observe import KEY, is_dynamic, seen_shape, stop_watching, watching
 from qfx.passes.pipeline import Context
 from qfx.passes.reach import Scale, keep_within
@@ -54,12 +55,14 @@ class Converted:
         constants: name of the node that reads a weight or another constant -> what is wrong with that.
         shapes: name of a value -> shape its observer saw last; ``[]`` where it saw none.
         unquantized: name of a value -> why its observer was dropped.
+        halves: name of a node that computes on half floats -> that no kernel takes them.
     """
 
     problems: dict[str, list[str]] = field(default_factory=dict)
     constants: dict[str, list[str]] = field(default_factory=dict)
     shapes: dict[str, list[int]] = field(default_factory=dict)
     unquantized: dict[str, str] = field(default_factory=dict)
+    halves: dict[str, str] = field(default_factory=dict)
 
 
 def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted:
@@ -69,7 +72,7 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
         context: the observed graph.
         instances: the plan of `prepare_fx`, by name of the root.
     """
-    found = Converted()
+    found = Converted(halves=in_halves(instances))
     drop_switched_off(context)
     gm = context.rewriter.gm
     observed = [node for node in gm.graph.nodes if KEY in node.meta]
@@ -111,7 +114,7 @@ def only_read(gm: GraphModule, instances: dict[str, dict[str, Any]]) -> Iterator
     yield from observers(gm)
     for node in gm.graph.find_nodes(op="call_module"):
         instance = instances.get(node.name, {})
-        if instance.get("weighted") and instance["kind"] in WHOLE:
+        if instance and is_whole(instance):
             yield submodule(gm, str(node.target))
         elif instance.get("weighted"):
             yield _weighted_part(submodule(gm, str(node.target)))
@@ -316,7 +319,7 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
     roots = {node.name: node for node in context.rewriter.gm.graph.nodes if node.name in instances}
     for name, instance in instances.items():
         root = roots.get(name)
-        if root is None or not instance["weighted"] or instance["kind"] in WHOLE or root.op != "call_module":
+        if root is None or not instance["weighted"] or is_whole(instance) or root.op != "call_module":
             continue
         path = str(root.target)
         called: Any = context.view.module(path)

@@ -9,8 +9,10 @@ from torch import nn
 from torch.fx import Node
 
 from qfx import dtypes
+from qfx.config.observer_facts import observer_facts
 from qfx.graph.copying import copied_tensor
 from qfx.nn.quantized import reference
+from qfx.passes.halves import cast
 from qfx.passes.observe import is_dynamic
 from qfx.passes.pipeline import Context
 from qfx.passes.train import trained_as_float
@@ -33,17 +35,21 @@ def reduces_range() -> bool:
 def at_run_time(context: Context, node: Node, observer: Any) -> Node | None:
     """What stands in the place of an observer that needs no calibration; None for every other.
 
-    Inputs are quantized with a scale of their own in every call. Weights of half floats are cast.
+    Inputs are quantized with a scale of their own in every call. Half floats are cast, and back.
     """
     g, value = context.rewriter, node.args[0]
     if is_dynamic(observer):
         with g.at(node):
             made = g.call(torch.quantize_per_tensor_dynamic, value, observer.dtype, reduces_range())
             return g.method("dequantize", made)
-    if observer.dtype is torch.float16 and isinstance(value, Node) and value.op == "get_attr":
-        with g.at(node):
-            return g.method("dequantize", g.method("to", value, torch.float16))
-    return None
+    return cast(context, node) if observer.dtype is torch.float16 else None
+
+
+def is_whole(instance: dict[str, Any]) -> bool:
+    """Whether the layer of an instance is swapped as a whole: nothing is worked out for its weight beforehand."""
+    return instance["weighted"] and (
+        instance["kind"] in WHOLE or observer_facts(instance["qconfig"].weight).dtype is torch.float16
+    )
 
 
 def swap_layers(
@@ -63,7 +69,7 @@ def swap_layers(
     gm, made = context.rewriter.gm, set[nn.Module]()
     for node in gm.graph.find_nodes(op="call_module"):
         instance = instances.get(node.name)
-        if instance is None or not instance["weighted"] or instance["kind"] not in WHOLE:
+        if instance is None or not is_whole(instance):
             continue
         called = context.view.module(str(node.target))
         context.view.forget(node)

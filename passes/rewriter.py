@@ -32,7 +32,7 @@ SUMS_KEY = "qfx_sums"
 """Metadata of such a node that multiplies: how its kernel adds products (`qfx.kernels.sums`)."""
 
 # Says what one node is; a node that takes its place is something else.
-_OF_ONE_NODE = frozenset({KEY, "qfx_observes", KERNEL_KEY, SUMS_KEY, "qfx_rule"})
+_OF_ONE_NODE = frozenset({KEY, "qfx_observes", KERNEL_KEY, SUMS_KEY, "qfx_half", "qfx_rule"})
 
 
 @dataclass(eq=False, slots=True)

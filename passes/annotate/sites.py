@@ -169,6 +169,9 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
     else:
         module = view.module(str(instance.root.target))
         bias = getattr(next(iter(module._modules.values()), module), "bias", None)
+    if spec.dtype is torch.float16:
+        _half_bias(view, sites, instance, bias)
+        return
     sites.book.derive(
         instance.root.name,
         "b",
@@ -180,12 +183,24 @@ def _weight(view: GraphView, sites: Sites, instance: Instance, activation: Ticke
     )
 
 
+def _half_bias(view: GraphView, sites: Sites, instance: Instance, bias: Any) -> None:
+    """The bias of a function is rounded as its weight is, where that is half floats."""
+    if instance.root.op != "call_module" and isinstance(bias, Param):
+        node, op = _fetched(view, instance.root, bias), view.read(instance.root).op
+        sites.weights.setdefault(node, {}).setdefault(instance.qconfig.weight, (op, []))[1].append(instance.root)
+
+
+def _fetched(view: GraphView, root: Node, param: Param) -> Node:
+    """The node a function reads a constant from; where that is no nn.Parameter, several fetch it."""
+    found = next((each for each in root.all_input_nodes if view.value(each) is param), param.node)
+    assert found is not None
+    return found
+
+
 def _functional_weight(view: GraphView, sites: Sites, instance: Instance) -> Any:
     """Have the weight of a layer spelled as a function observed; returns its bias."""
     found, bias = weight_and_bias(view, instance.root, instance.roles)
-    node = found
-    if isinstance(found, Param):  # one tensor may be fetched by several nodes, and is where it is no nn.Parameter
-        node = next((each for each in instance.root.all_input_nodes if view.value(each) is found), found.node)
+    node = _fetched(view, instance.root, found) if isinstance(found, Param) else found
     assert isinstance(node, Node)
     if parameter_slots(view, instance.root, node, instance.roles):  # one that is the layer's input, too, stays that
         factories, op = sites.weights.setdefault(node, {}), view.read(instance.root).op

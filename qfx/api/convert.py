@@ -113,7 +113,7 @@ def _reference(
         "instances": instances,
         "problems": converted.problems | converted.constants,
         "shapes": converted.shapes,
-        "float": gm.plan["float"] | converted.unquantized,
+        "float": gm.plan["float"] | converted.halves | converted.unquantized,
     }
     plan["preserved"] = _preserved(graph_module, custom)
     for name in custom.preserved_attributes:

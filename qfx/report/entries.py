@@ -15,6 +15,7 @@ from qfx.graph import GraphView
 from qfx.graph.kept import KeptGraphModule
 from qfx.graph.provenance import origins
 from qfx.kernels.reference import overflow_risk
+from qfx.passes.halves import HALF_KEY
 from qfx.passes.observe import seen_shapes
 from qfx.passes.reach import reach_of
 from qfx.passes.rewriter import KERNEL_KEY, SUMS_KEY
@@ -130,7 +131,7 @@ def _status(view: GraphView, node: Node) -> tuple[Status, str]:
         return "observed", ""
     if KERNEL_KEY in node.meta:
         return "integer", str(node.meta[KERNEL_KEY])
-    if view.read(node).op is ops.clamp_codes:
+    if view.read(node).op is ops.clamp_codes or HALF_KEY in node.meta:
         return "boundary", ""
     name = getattr(node.target, "__name__", str(node.target))
     return ("boundary", "") if name in _BOUNDARY else ("float", "")

@@ -92,3 +92,36 @@ def test_prelu_is_right_for_slopes_below_one() -> None:
     errors = [float((made(x) - F.prelu(x, torch.full((4,), 0.25))).abs().max()) for made in (ours, theirs)]
     assert errors[0] < 0.1
     assert errors[1] > 1
+
+
+HALVES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "linear": (nn.Sequential(nn.Linear(5, 4)), (2, 5)),
+    "linear relu": (nn.Sequential(nn.Linear(5, 4), nn.ReLU()), (2, 5)),
+    "function": (Calls(lambda x: F.linear(x, torch.eye(5) * 0.3, torch.ones(5) / 3)), (2, 5)),
+    "add": (Calls(lambda x: x + x), (2, 5)),
+    "add a number": (Calls(lambda x: x + 1), (2, 5)),
+    "mul relu": (Calls(lambda x: F.relu(x * x)), (2, 5)),
+    "sigmoid": (nn.Sequential(nn.Sigmoid()), (2, 5)),
+    "moved": (Calls(lambda x: torch.sigmoid(x).reshape(-1)), (2, 5)),
+    "pool": (Calls(lambda x: F.adaptive_avg_pool1d(x, 2)), (1, 2, 5)),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_half_floats(name: str) -> None:
+    """With the one backend config of the original that has them."""
+    native = pytest.importorskip("torch.ao.quantization.backend_config.native")
+    model, shape = HALVES[name]
+    x, references = torch.randn(shape), []
+    for library, functions, backend in (
+        (qfx, qfx, qfx.config.backend_config.get_test_only_legacy_native_backend_config()),
+        (ao, fx, native.get_test_only_legacy_native_backend_config()),
+    ):
+        qconfig = ao.qconfig.float16_static_qconfig if library is ao else qfx.float16_static_qconfig
+        mapping = library.QConfigMapping().set_global(qconfig)
+        prepared = functions.prepare_fx(model.eval(), mapping, (x,), backend_config=backend)
+        prepared(x)
+        references.append(functions.convert_to_reference_fx(prepared, backend_config=backend))
+    counted = [len(gm.graph.find_nodes(op="call_method", target="to")) for gm in references]
+    assert counted[0] == counted[1]
+    assert torch.equal(references[0](x), references[1](x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qfx.passes.fetch import FETCH
+from qfx.passes.halves import move_halves
 from qfx.passes.lower.constants import quantize_constants
 from qfx.passes.lower.facts import ask_codes
 from qfx.passes.lower.native.clamps import join_clamps
@@ -18,6 +19,7 @@ from qfx.passes.pipeline import FunctionPass, Pass, Step
 NATIVE: tuple[Step, ...] = (
     FunctionPass("views are reshapes", reshape_views),
     FunctionPass("keep splits in integers", sink_splits),
+    FunctionPass("move half floats", move_halves),
     FunctionPass("lower dynamic and weight-only layers", lower_dynamic),
     Pass(
         "lower to native",

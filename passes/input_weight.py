@@ -29,7 +29,7 @@ from qfx.observers.equalization import (
     calculate_equalization_scale,
 )
 from qfx.passes.equalizable import along, layer_in
-from qfx.passes.observe import KEY, stop_watching, watching
+from qfx.passes.observe import KEY, constant_behind, stop_watching, watching
 from qfx.passes.pipeline import Context
 
 EQUALIZES = "qfx_equalizes"
@@ -198,18 +198,10 @@ def _weight(context: Context, node: Node) -> Tensor:
     if node.op == "call_module":
         found: Tensor = layer_in(context.view.module(str(node.target))).weight.detach()
         return found
-    value = _constant_behind(context, _argument(node, "weight"))
+    value = constant_behind(context.view, _argument(node, "weight"))
     if value is None:
         raise ConfigError(f"the weight of {describe(node)} is computed, and cannot be equalized; leave the layer out")
     return value.tensor.detach()
-
-
-def _constant_behind(context: Context, node: Any) -> Param | None:
-    """The constant a value is, through the observer of it."""
-    while isinstance(node, Node) and KEY in node.meta:
-        node = node.args[0]
-    value = context.view.value(node)
-    return value if isinstance(value, Param) else None
 
 
 def _source(context: Context, layer: _Layer, layers: Mapping[Node, _Layer]) -> _Layer | None:
@@ -237,7 +229,7 @@ def _scale_bias(context: Context, node: Node, factors: Tensor, owned: set[str]) 
             layer.bias = nn.Parameter(layer.bias.detach() * factors, requires_grad=layer.bias.requires_grad)
         return
     old = _argument(node, "bias")
-    bias = _constant_behind(context, old)
+    bias = constant_behind(context.view, old)
     if isinstance(old, Node) and bias is not None:
         _replace(context, node, old, bias, bias.tensor.detach() * factors)
 
@@ -292,7 +284,7 @@ def _put(context: Context, layer: _Layer, qconfigs: Mapping[str, Any], owned: se
         inner.weight = nn.Parameter(layer.weight, requires_grad=inner.weight.requires_grad)
         return
     rounded = _argument(node, "weight")
-    value = _constant_behind(context, rounded)
+    value = constant_behind(context.view, rounded)
     assert isinstance(rounded, Node)
     assert value is not None
     if KEY not in rounded.meta:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from qfx.graph import GraphView, Param
 from qfx.graph.attributes import submodule
 from qfx.graph.nodes import make_node
 from qfx.passes.annotate.sites import Sites
@@ -94,6 +95,14 @@ def seen_shapes(gm: GraphModule) -> dict[str, list[int]]:
             found[node.meta[KEY]] = seen_shape(observer, met[observer])
             met[observer] += 1
     return found
+
+
+def constant_behind(view: GraphView, value: Any) -> Param | None:
+    """The constant a value is, through what observes it; None where it is computed."""
+    while isinstance(value, Node) and KEY in value.meta:
+        value = value.args[0]
+    found = view.value(value)
+    return found if isinstance(found, Param) else None
 
 
 def stop_watching(context: Context, watcher: Node, value: Node) -> None:

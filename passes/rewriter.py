@@ -145,8 +145,9 @@ class Rewriter:
         """
         gm: Any = self.gm
         number = self._numbers.get(stem, 0)
+        while hasattr(gm, name := f"{stem}_{number}"):
+            number += 1
         self._numbers[stem] = number + 1
-        name = f"{stem}_{number}"
         gm.rebuilt[name] = spec
         gm.pack(name)
 

@@ -16,7 +16,7 @@ _CALLS = ("call_module", "call_function", "call_method")
 
 
 def choose(gm: GraphModule, mapping: QConfigMapping) -> None:
-    """Write the `Resolved` configuration of every call into its metadata.
+    """Write the `Resolved` configuration of every call into its metadata, and on the module it calls.
 
     Runs on the fresh capture, before anything is rewritten, so object types are looked up by the user's own spelling.
     """
@@ -38,6 +38,8 @@ def choose(gm: GraphModule, mapping: QConfigMapping) -> None:
         }
         found = resolve(mapping, **asked)
         node.meta[KEY] = Resolved(found.qconfig, found.entry, asked)
+        if node.op == "call_module":  # where users look for it
+            submodule(gm, str(node.target)).__dict__["qconfig"] = found.qconfig
 
 
 def choice(node: Node) -> Resolved | None:

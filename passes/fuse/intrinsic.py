@@ -56,6 +56,8 @@ def _fuse(name: str, pattern: Pattern) -> Rule:
         relu = g.view.module(str(m.relu.node.target)) if own else nn.ReLU().train(module.training)
         fused = FUSED[type(module)](module, relu)
         fused.training = module.training
+        if "qconfig" in module.__dict__:
+            fused.__dict__["qconfig"] = module.__dict__["qconfig"]
         return configured_as(g.module(fused, m.x, at=str(inner.target)), inner)
 
     return fuse_relu

@@ -11,13 +11,14 @@ from torch.fx import GraphModule
 from qfx.api.doubts import check_doubts, check_downgrades, check_dropped, check_lowered
 from qfx.api.equalized import equalize_in
 from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
+from qfx.api.originals import original_weights
 from qfx.api.parts import after_conversion, before_conversion
 from qfx.api.pause import no_collections
 from qfx.api.skip import leave_out
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError
-from qfx.graph.walk import all_on_cpu
+from qfx.graph.walk import all_on_cpu, modules_in
 from qfx.passes.convert import convert, only_read
 from qfx.passes.dynamic import WHOLE
 from qfx.passes.fetch import FETCH, fetch_constants
@@ -44,7 +45,7 @@ def convert_to_reference_fx(
     Args:
         graph_module: what `prepare_fx` returned, after calibration. Not changed.
         convert_custom_config: attributes to keep.
-        _remove_qconfig: accepted for the original's sake; the result carries no qconfig either way.
+        _remove_qconfig: take the ``qconfig`` that ``prepare_fx`` gave them from modules that stay. True by default.
         qconfig_mapping: leaves layers out after all: entries of the mapping for prepare, each with the same
             configuration or None. None as a whole quantizes all that was prepared.
         backend_config: accepted for the original's sake; prepare decided what the backend can do.
@@ -68,11 +69,11 @@ def convert_to_reference_fx(
     """
 
     def inner(module: GraphModule) -> GraphModule:
-        return convert_to_reference_fx(module, convert_custom_config, strict=strict)
+        return convert_to_reference_fx(module, convert_custom_config, _remove_qconfig, strict=strict)
 
     context = _reference(_observed(graph_module), convert_custom_config, qconfig_mapping, strict, inner)
     fetch_constants(context.view.gm, context)
-    return _finished(context)
+    return _finished(context, _remove_qconfig)
 
 
 # Parts of a prepared model's plan that a converted one has no use for
@@ -92,11 +93,10 @@ def _reference(
         if isinstance(convert_custom_config, dict)
         else (convert_custom_config or ConvertCustomConfig())
     )
-    gm = graph_module.draft(shared=only_read(graph_module, graph_module.plan["instances"]))
+    before = graph_module.plan if qconfig_mapping is None else leave_out(graph_module, qconfig_mapping)
+    gm = graph_module.draft(shared=only_read(graph_module, before["instances"]))
     context = Context.of(gm)
-    gm.plan = {**gm.plan, "given": list(gm.plan["given"]), "takes": dict(gm.plan["takes"])}
-    if qconfig_mapping is not None:
-        leave_out(gm, qconfig_mapping)
+    gm.plan = {**before, "given": list(before["given"]), "takes": dict(before["takes"])}
     if gm.plan.get("columns"):
         equalize_in(context)
     before_conversion(context, gm.plan, custom.observed_to_quantized_mapping)
@@ -122,11 +122,13 @@ def _reference(
     return context
 
 
-def _finished(context: Context) -> QuantizedGraphModule:
+def _finished(context: Context, remove_qconfig: bool) -> QuantizedGraphModule:
     gm: Any = context.view.gm
     gm.prune(gm.plan["preserved"])
     made = QuantizedGraphModule.adopt(gm)
     assert isinstance(made, QuantizedGraphModule)
+    for _, module in modules_in(made) if remove_qconfig else ():
+        module.__dict__.pop("qconfig", None)
     return made
 
 
@@ -196,11 +198,12 @@ def convert_fx(
     Args:
         graph_module: what `prepare_fx` returned, after calibration. Not changed.
         convert_custom_config: attributes to keep.
-        _remove_qconfig: accepted for the original's sake.
+        _remove_qconfig: take the ``qconfig`` that ``prepare_fx`` gave them from modules that stay. True by default.
         qconfig_mapping: leaves layers out after all: entries of the mapping for prepare, each with the same
             configuration or None. None as a whole quantizes all that was prepared.
         backend_config: accepted for the original's sake.
-        keep_original_weights: not built yet.
+        keep_original_weights: the result's ``original_weights_lookup`` has the float weight and bias (None for none) of
+            each layer spelled as a function, by the name of its packed weight.
         target: ``"native"`` (default: PyTorch's quantized kernels, the engine chosen layer by layer while
             ``torch.backends.quantized.engine`` is ``"x86"``), ``"onednn"`` (plain ``uint8`` and ``int8`` tensors, none
             of torch's deprecated quantized dtypes) or ``"reference"``.
@@ -228,11 +231,9 @@ def convert_fx(
     chosen = target or "native"
     if chosen not in TARGETS:
         raise ConfigError(f"there is no target {chosen!r}; use one of {', '.join(TARGETS)}")
-    if keep_original_weights:
-        raise ConfigError("keep_original_weights is not built yet; see docs/roadmap.md")
 
     def inner(module: GraphModule) -> GraphModule:
-        return convert_fx(module, convert_custom_config, target=target, strict=strict, passes=passes)
+        return convert_fx(module, convert_custom_config, _remove_qconfig, target=target, strict=strict, passes=passes)
 
     prepared = _observed(graph_module)
     if chosen != "reference":
@@ -248,4 +249,7 @@ def convert_fx(
         run_steps(gm, Pipeline("lower", steps, given=frozenset({"converted"})).steps, context)
         if chosen != "reference":
             check_lowered(gm, context, strict)
-    return _finished(context)
+    made = _finished(context, _remove_qconfig)
+    if keep_original_weights:
+        made.__dict__["original_weights_lookup"] = original_weights(prepared, made)
+    return made

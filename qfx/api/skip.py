@@ -19,11 +19,11 @@ _TABLES = (
 )
 
 
-def leave_out(gm: GraphModule, qconfig_mapping: QConfigMapping | dict[str, Any]) -> None:
-    """Take from the plan of a prepared model what a mapping leaves float.
+def leave_out(gm: GraphModule, qconfig_mapping: QConfigMapping | dict[str, Any]) -> dict[str, Any]:
+    """The plan of a prepared model without what a mapping leaves float.
 
     Args:
-        gm: a copy of the prepared model; its plan is changed.
+        gm: the prepared model. Not changed.
         qconfig_mapping: entries of the mapping for prepare, each with the same configuration or None.
 
     Raises:
@@ -43,8 +43,7 @@ def leave_out(gm: GraphModule, qconfig_mapping: QConfigMapping | dict[str, Any])
         if found.qconfig is None:
             said = f"the mapping for convert leaves it float ({found.why})"
             left.update(dict.fromkeys(instances.pop(node.name)["nodes"], said))
-    whole: Any = gm
-    whole.plan = {**plan, "instances": instances, "float": plan["float"] | left, "left_out": left}
+    return {**plan, "instances": instances, "float": plan["float"] | left, "left_out": left}
 
 
 def compare(prepared: QConfigMapping, mapping: QConfigMapping) -> None:

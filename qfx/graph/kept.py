@@ -18,6 +18,10 @@ from qfx.graph.portable import Record, from_records, ours, to_records
 from qfx.graph.walk import modules_in
 
 
+# What torch makes of a graph, and makes anew of each
+_OF_CODE = frozenset({"_graph", "_code", "_codegen", "_lineno_map", "_prologue_start"})
+
+
 class KeptGraphModule(GraphModule):
     """Base of the graph modules qfx returns.
 
@@ -118,8 +122,8 @@ class KeptGraphModule(GraphModule):
 
     def _state(self) -> dict[str, Any]:
         """What a copy needs besides the graph: parameters, buffers, submodules, attributes; no packed weight."""
-        dropped = {"_graph", "_code", "_codegen", "_lineno_map", "_prologue_start", "plan", "rebuilt", "meta"}
-        return {key: value for key, value in self.__dict__.items() if key not in dropped and key not in self.rebuilt}
+        dropped = {*_OF_CODE, "plan", "rebuilt", "meta", *self.rebuilt}
+        return {key: value for key, value in self.__dict__.items() if key not in dropped}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeptGraphModule:
         """A copy with its own submodules, graph, plan and freshly packed weights."""
@@ -174,7 +178,7 @@ def _assemble(cls: type[Any], root: nn.Module, graph: Graph, plan: dict[str, Any
     for table in ("_parameters", "_buffers", "_modules"):
         made.__dict__[table].update(root.__dict__[table])
     for name, value in root.__dict__.items():
-        if name not in made.__dict__ and not name.startswith("_"):
+        if name not in made.__dict__ and name not in _OF_CODE:
             made.__dict__[name] = value
     made.training = root.training
     share_hooks(root, made)

@@ -83,8 +83,6 @@ def test_a_standalone_module_by_itself() -> None:
     assert "Linear" in kinds(flows._convert_standalone_module_fx(made))
     reference: Any = flows._convert_standalone_module_fx(made, is_reference=True)
     assert type(reference.get_submodule("0")) is qfx.nn.quantized.reference.Linear
-    with pytest.raises(ConfigError, match="keep_original_weights has no form in qfx"):
-        flows._convert_fx(made, False, keep_original_weights=True)
 
 
 def test_attributes_are_put_on_a_model() -> None:

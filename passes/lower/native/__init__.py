@@ -10,6 +10,7 @@ from qfx.passes.lower.native.clamps import join_clamps
 from qfx.passes.lower.native.dynamic import lower_dynamic
 from qfx.passes.lower.native.elementwise import ELEMENTWISE
 from qfx.passes.lower.native.moves import MOVES
+from qfx.passes.lower.native.names import name_packed
 from qfx.passes.lower.native.onednn_only import ONEDNN_ONLY
 from qfx.passes.lower.native.weighted import WEIGHTED_RULES
 from qfx.passes.lower.splits import sink_splits
@@ -31,5 +32,6 @@ NATIVE: tuple[Step, ...] = (
     FunctionPass("join clamps", join_clamps),
     FunctionPass("quantize constants", quantize_constants),
     FunctionPass("ask codes for sizes", ask_codes),
+    FunctionPass("name packed weights", name_packed),
     FETCH,
 )

@@ -79,17 +79,12 @@ def _convert_fx(
         convert_custom_config, _remove_qconfig, qconfig_mapping, backend_config: as for ``convert_fx``.
         is_standalone_module: taken and not asked: a prepared model knows what it was prepared as.
         is_decomposed: see `_convert_to_reference_decomposed_fx`.
-        keep_original_weights: refused; no float weight stays beside its codes.
-
-    Raises:
-        ConfigError: ``keep_original_weights``.
+        keep_original_weights: as for ``convert_fx``; taken and not asked for a reference, which has the weights.
     """
-    if keep_original_weights:
-        raise ConfigError("keep_original_weights has no form in qfx: a float weight does not stay beside its codes")
     if is_decomposed:
         return _convert_to_reference_decomposed_fx(graph_module, convert_custom_config, qconfig_mapping, backend_config)
-    convert = convert_to_reference_fx if is_reference else convert_fx
-    return convert(graph_module, convert_custom_config, _remove_qconfig, qconfig_mapping, backend_config)
+    given = (graph_module, convert_custom_config, _remove_qconfig, qconfig_mapping, backend_config)
+    return convert_to_reference_fx(*given) if is_reference else convert_fx(*given, keep_original_weights)
 
 
 def _prepare_standalone_module_fx(

@@ -26,9 +26,9 @@ def reshape_views(gm: GraphModule, context: Context) -> bool:
         spelled: Any = node.target
         if node.op == "call_method" and spelled == "view_as":
             node.target = "reshape_as"
-        elif _of_linear(context.view, node):
-            continue
         elif node.op == "call_method" and spelled == "view" and context.view.read(node).op is ops.reshape:
+            if _of_linear(context.view, node):
+                continue
             node.target = "reshape"
             node.kwargs = _reshaped(node)
         elif node.op == "call_function" and spelled in _ATEN:

@@ -16,6 +16,8 @@ def name_packed(gm: GraphModule, context: Context) -> bool:
     """Name every packed weight ``<module>_packed_weight_<n>``; lowering goes backwards and names them as they come."""
     whole: Any = gm
     rebuilt = whole.rebuilt
+    if not rebuilt:
+        return False
     taken: Counter[str] = Counter()
     renamed: dict[str, tuple[str, Any, Any]] = {}
     for node in gm.graph.nodes:

@@ -17,7 +17,6 @@ from qfx.graph.nodes import copied_graph
 from qfx.graph.portable import Record, from_records, ours, to_records
 from qfx.graph.walk import modules_in
 
-
 # What torch makes of a graph, and makes anew of each
 _OF_CODE = frozenset({"_graph", "_code", "_codegen", "_lineno_map", "_prologue_start"})
 

@@ -288,7 +288,9 @@ def test_other_modules_agree_and_load_each_others_states(name):
         for value in source.state_dict().values():
             if value.is_floating_point():
                 value.uniform_(0.5, 1.5)
-        target.load_state_dict(source.state_dict(), strict=True)
+        # The original's forget their qparams, and ours say them
+        forgetful = target is theirs and name in ("ELU", "Sigmoid", "Softmax")
+        target.load_state_dict(source.state_dict(), strict=not forgetful)
         if shape is not None:
             x = quint8(*shape)
             assert same_bits(ours(x), theirs(x))

@@ -1,6 +1,7 @@
 """Quantized activations: ``torch.quint8`` in, ``torch.quint8`` with the given scale and zero point out.
 
-Hardswish and LeakyReLU keep these two in the state dict; ELU, Sigmoid, Softmax and PReLU, as ever, do not.
+All keep these two in the state dict. In the original ELU, Sigmoid, Softmax and PReLU do not; such state dicts load, and
+leave them as they are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from qfx.frames import warn
 from qfx.kernels import codes
 from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import ModuleTypeError
-from qfx.nn.quantized.requantizing import BufferedQParams, Requantizing
+from qfx.nn.quantized.requantizing import BufferedQParams, SavedQParams
 from qfx.observers import MinMaxObserver
 
 
@@ -67,7 +68,7 @@ class Hardswish(BufferedQParams, nn.Hardswish):
         return cls(scale, zero_point)
 
 
-class ELU(Requantizing, nn.ELU):
+class ELU(SavedQParams, nn.ELU):
     """Quantized ``nn.ELU``.
 
     Args:
@@ -127,12 +128,14 @@ class LeakyReLU(BufferedQParams, nn.LeakyReLU):
         return cls(scale, zero_point, module.negative_slope, module.inplace)
 
 
-class Sigmoid(Requantizing, nn.Sigmoid):
+class Sigmoid(SavedQParams, nn.Sigmoid):
     """Quantized ``nn.Sigmoid``.
 
     Args:
         output_scale, output_zero_point: of the output, usually 1/256 and 0.
     """
+
+    _SAVED = ("output_scale", "output_zero_point")
 
     def __init__(self, output_scale: float, output_zero_point: int) -> None:
         super().__init__()
@@ -147,7 +150,7 @@ class Sigmoid(Requantizing, nn.Sigmoid):
         return cls(scale, zero_point)
 
 
-class Softmax(Requantizing, nn.Softmax):
+class Softmax(SavedQParams, nn.Softmax):
     """Quantized ``nn.Softmax``.
 
     Args:
@@ -174,7 +177,7 @@ class Softmax(Requantizing, nn.Softmax):
         return cls(module.dim, scale, zero_point)
 
 
-class PReLU(Requantizing):
+class PReLU(SavedQParams):
     """Quantized ``nn.PReLU``.
 
     Args:
@@ -201,6 +204,15 @@ class PReLU(Requantizing):
     def set_weight(self, w: torch.Tensor) -> None:
         """Replace the slopes by another ``torch.quint8`` tensor."""
         self.weight = w
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = self.weight
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        if prefix + "weight" in state_dict:
+            self.set_weight(state_dict.pop(prefix + "weight"))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Compute x, or weight * x below zero."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from qfx.nn.quantized.module import scale_tensor
 from qfx.nn.weights import output_qparams
 
 
@@ -42,3 +43,24 @@ class BufferedQParams(Requantizing):
     def _register_qparams(self, scale: float, zero_point: int, device: Any = None, dtype: Any = None) -> None:
         self.register_buffer("scale", torch.tensor(scale, device=device, dtype=dtype))
         self.register_buffer("zero_point", torch.tensor(zero_point, device=device))
+
+
+class SavedQParams(Requantizing):
+    """A requantizing module whose qparams are numbers, and in its state dict all the same.
+
+    The original's state dicts have none of them; what a state dict lacks, the module keeps as it is.
+    """
+
+    _SAVED: tuple[str, str] = ("scale", "zero_point")
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        scale, zero_point = self._SAVED
+        destination[prefix + scale] = scale_tensor(float(getattr(self, scale)))
+        destination[prefix + zero_point] = torch.tensor(int(getattr(self, zero_point)))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        for name, number in zip(self._SAVED, (float, int), strict=True):
+            if prefix + name in state_dict:
+                setattr(self, name, number(state_dict.pop(prefix + name)))
+        super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -78,6 +78,39 @@ def test_state_dicts_load_strictly(target: str) -> None:
             second.load_state_dict(state, strict=True)
 
 
+OPS: dict[str, nn.Module] = {
+    type(op).__name__: op
+    for op in (
+        *(
+            nn.ELU(0.5),
+            nn.LeakyReLU(),
+            nn.Hardswish(),
+            nn.PReLU(4),
+            nn.Sigmoid(),
+            nn.Tanh(),
+            nn.Hardsigmoid(),
+            nn.ReLU6(),
+        ),
+        *(nn.InstanceNorm2d(4, affine=True), nn.LayerNorm(8), nn.Softmax(1), nn.Hardtanh(-0.4, 0.6), nn.GELU()),
+        *(nn.AvgPool2d(2), nn.MaxPool2d(2), nn.Upsample(scale_factor=2)),
+    )
+}
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_state_dicts_hold_the_parameters_of_every_op(name: str, target: str) -> None:
+    made = []
+    for factor in (1.0, 3.0):
+        model = nn.Sequential(nn.Conv2d(4, 4, 1), copy.deepcopy(OPS[name]), nn.Conv2d(4, 2, 1))
+        for parameter in model[1].parameters():
+            parameter.data.mul_(factor)
+        made.append(converted(model, target, X2 * factor))
+    first, second = made
+    assert not torch.equal(first(X2), second(X2))
+    second.load_state_dict(first.state_dict(), strict=True)
+    assert torch.equal(first(X2), second(X2))
+
+
 @pytest.mark.parametrize("weights_only", [True, False])
 def test_the_file_of_a_state_dict_needs_one_filter_at_most(target: str, weights_only: bool) -> None:
     """Quantized tensors make torch's loader warn of its own code, once a process (docs/differences.md)."""

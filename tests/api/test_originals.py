@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -83,12 +84,11 @@ def test_names_of_packed_weights_leave_the_users_alone() -> None:
 
 
 @pytest.mark.parametrize("convert", [qfx.convert_fx, qfx.convert_to_reference_fx])
-def test_modules_carry_their_configuration_until_they_are_converted(convert: object) -> None:
+def test_modules_carry_their_configuration_until_they_are_converted(convert: Any) -> None:
     model, observed = prepared(CONFIGS["static"])
     assert observed.fc.qconfig is CONFIGS["static"].global_qconfig
     assert hasattr(observed.gate, "qconfig")
     assert not hasattr(model.fc, "qconfig")
-    assert callable(convert)
     assert not any(hasattr(module, "qconfig") for module in convert(observed).modules())
     assert hasattr(convert(observed, _remove_qconfig=False).gate, "qconfig")
     assert hasattr(observed.gate, "qconfig")

@@ -15,7 +15,7 @@ from qfx.compat.private import arguments, flows, graph_modules, qconfigs, script
 from qfx.compat.private.handlers import CustomModuleQuantizeHandler
 from qfx.compat.private.layer_noise import get_layer_sqnr_dict
 from qfx.config.backend_config import dtypes
-from qfx.errors import ConfigError, ModelStateError
+from qfx.errors import ConfigError
 from qfx.nn import intrinsic, qat, quantizable
 
 MAPPING = qfx.get_default_qconfig_mapping("x86")
@@ -190,7 +190,6 @@ def test_the_device_of_a_model() -> None:
     split = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1, device="meta"), nn.Linear(1, 1))
     with pytest.warns(UserWarning, match="partly on meta and partly on cpu"):
         assert arguments.assert_and_get_unique_device(split) == torch.device("cpu")
-    assert issubclass(ModelStateError, Exception)
 
 
 def test_noise_is_asked_of_a_prepared_model() -> None:

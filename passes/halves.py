@@ -45,9 +45,10 @@ def _is_half(factory: Any) -> bool:
 def move_halves(gm: GraphModule, context: Context) -> bool:
     """Move half floats instead of casting them back, moving, and casting again."""
     g, view, changed = context.rewriter, context.view, False
-    halves = {node for node in gm.graph.nodes if HALF_KEY in node.meta}
-    for node in list(gm.graph.nodes) if halves else ():
-        if HALF_KEY not in node.meta or not isinstance(node.args[0], Node):
+    casts = [node for node in gm.graph.nodes if HALF_KEY in node.meta]
+    halves = set(casts)
+    for node in casts:
+        if not isinstance(node.args[0], Node):
             continue
         move: Any = node.args[0]
         reading = view.read(move)

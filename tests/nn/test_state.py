@@ -226,6 +226,32 @@ def test_modules_without_packed_weights_copy_and_load(name):
         assert torch.equal(made(x).int_repr(), module(x).int_repr())
 
 
+SAVED = {
+    "ELU": (lambda: quantized.ELU(0.1, 3), ("scale", "zero_point")),
+    "Sigmoid": (lambda: quantized.Sigmoid(0.1, 3), ("output_scale", "output_zero_point")),
+    "Softmax": (lambda: quantized.Softmax(1, 0.1, 3), ("scale", "zero_point")),
+    "PReLU": (lambda: quantized.PReLU(0.1, 3), ("scale", "zero_point", "weight")),
+}
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, (_, keys) in SAVED.items() for key in keys])
+def test_a_saved_number_that_is_gone_is_a_missing_key_unless_the_state_is_the_originals(name, key):
+    module = SAVED[name][0]()
+    state = module.state_dict()
+    del state[key]
+    with pytest.raises(RuntimeError, match=f'Missing key.*"{key}"'):
+        module.load_state_dict(state, strict=True)
+    state._metadata[""]["version"] = 1
+    module.load_state_dict(state, strict=True)
+
+
+def test_slopes_of_another_number_are_refused():
+    module = quantized.PReLU(0.1, 3)
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        module.load_state_dict(quantized.PReLU(0.1, 3, 4).state_dict())
+    assert module.weight.shape == (1,)
+
+
 @pytest.mark.parametrize("dtype", [torch.quint8, torch.quint4x2])
 @pytest.mark.parametrize("cls", [quantized.Embedding, quantized.EmbeddingBag])
 def test_embeddings_copy_and_load(cls, dtype):

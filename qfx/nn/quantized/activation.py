@@ -16,6 +16,7 @@ from qfx.frames import warn
 from qfx.kernels import codes
 from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import ModuleTypeError
+from qfx.nn.quantized.module import fits, take
 from qfx.nn.quantized.requantizing import BufferedQParams, SavedQParams
 from qfx.observers import MinMaxObserver
 
@@ -209,10 +210,13 @@ class PReLU(SavedQParams):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = self.weight
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        if prefix + "weight" in state_dict:
-            self.set_weight(state_dict.pop(prefix + "weight"))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _take_saved(
+        self, state_dict: dict[str, Any], prefix: str, missing_keys: list[str], error_msgs: list[str]
+    ) -> None:
+        super()._take_saved(state_dict, prefix, missing_keys, error_msgs)
+        weight = take(state_dict, prefix + "weight", missing_keys, self.weight)
+        if fits(prefix + "weight", weight, self.weight.shape, error_msgs):
+            self.set_weight(weight)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Compute x, or weight * x below zero."""

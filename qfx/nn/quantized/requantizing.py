@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from qfx.nn.quantized.module import scale_tensor
+from qfx.nn.quantized.module import scale_tensor, take
 from qfx.nn.weights import output_qparams
 
 
@@ -48,9 +48,11 @@ class BufferedQParams(Requantizing):
 class SavedQParams(Requantizing):
     """A requantizing module whose qparams are numbers, and in its state dict all the same.
 
-    The original's state dicts have none of them; what a state dict lacks, the module keeps as it is.
+    The original's state dicts (version 1) have none of them, and leave the module as it is. In one of ours a missing
+    number is a missing key.
     """
 
+    _version = 2
     _SAVED: tuple[str, str] = ("scale", "zero_point")
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -59,8 +61,24 @@ class SavedQParams(Requantizing):
         destination[prefix + scale] = scale_tensor(float(getattr(self, scale)))
         destination[prefix + zero_point] = torch.tensor(int(getattr(self, zero_point)))
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        noted: list[str] = [] if local_metadata.get("version", 1) < 2 else missing_keys
+        self._take_saved(state_dict, prefix, noted, error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _take_saved(
+        self, state_dict: dict[str, Any], prefix: str, missing_keys: list[str], error_msgs: list[str]
+    ) -> None:
         for name, number in zip(self._SAVED, (float, int), strict=True):
-            if prefix + name in state_dict:
-                setattr(self, name, number(state_dict.pop(prefix + name)))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+            setattr(self, name, number(take(state_dict, prefix + name, missing_keys, getattr(self, name))))

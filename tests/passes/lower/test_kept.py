@@ -79,21 +79,22 @@ def test_state_dicts_load_strictly(target: str) -> None:
 
 
 OPS: dict[str, nn.Module] = {
-    type(op).__name__: op
-    for op in (
-        *(
-            nn.ELU(0.5),
-            nn.LeakyReLU(),
-            nn.Hardswish(),
-            nn.PReLU(4),
-            nn.Sigmoid(),
-            nn.Tanh(),
-            nn.Hardsigmoid(),
-            nn.ReLU6(),
-        ),
-        *(nn.InstanceNorm2d(4, affine=True), nn.LayerNorm(8), nn.Softmax(1), nn.Hardtanh(-0.4, 0.6), nn.GELU()),
-        *(nn.AvgPool2d(2), nn.MaxPool2d(2), nn.Upsample(scale_factor=2)),
-    )
+    "ELU": nn.ELU(0.5),
+    "LeakyReLU": nn.LeakyReLU(),
+    "Hardswish": nn.Hardswish(),
+    "PReLU": nn.PReLU(4),
+    "Sigmoid": nn.Sigmoid(),
+    "Tanh": nn.Tanh(),
+    "Hardsigmoid": nn.Hardsigmoid(),
+    "ReLU6": nn.ReLU6(),
+    "Hardtanh": nn.Hardtanh(-0.4, 0.6),
+    "Softmax": nn.Softmax(1),
+    "GELU": nn.GELU(),
+    "InstanceNorm2d": nn.InstanceNorm2d(4, affine=True),
+    "LayerNorm": nn.LayerNorm(8),
+    "AvgPool2d": nn.AvgPool2d(2),
+    "MaxPool2d": nn.MaxPool2d(2),
+    "Upsample": nn.Upsample(scale_factor=2),
 }
 
 

@@ -56,6 +56,8 @@ class Converted:
         shapes: name of a value -> shape its observer saw last; ``[]`` where it saw none.
         unquantized: name of a value -> why its observer was dropped.
         halves: name of a node that computes on half floats -> that no kernel takes them.
+        shared: reference modules whose parameters are still those of the prepared model, see `own_parameters`.
+        copies: parameters copied so far, by id of the original: tied weights stay tied.
     """
 
     problems: dict[str, list[str]] = field(default_factory=dict)
@@ -63,6 +65,21 @@ class Converted:
     shapes: dict[str, list[int]] = field(default_factory=dict)
     unquantized: dict[str, str] = field(default_factory=dict)
     halves: dict[str, str] = field(default_factory=dict)
+    shared: set[nn.Module] = field(default_factory=set)
+    copies: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def own_parameters(self, gm: GraphModule, context: Context) -> bool:
+        """Give the reference modules that are left parameters of their own.
+
+        Lowering packs the weights of most and drops them, so a copy made before it is made for nothing.
+        """
+        left = [module for _, module in modules_in(gm) if module in self.shared] if self.shared else []
+        for module in left:
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = copied_tensor(parameter, self.copies)  # type: ignore[assignment]
+        self.shared.clear()
+        return bool(left)
 
 
 def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted:
@@ -91,13 +108,13 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     paths: dict[int, list[str]] = {}
     for path, module in modules_in(gm, aliases=True):
         paths.setdefault(id(module), []).append(path)
-    copies: dict[int, torch.Tensor] = {}  # tied weights stay tied
-    swap_layers(context, instances, paths, copies)
+    swap_layers(context, instances, paths, found.copies)
     for layer in layers:
         for root in layer.roots:
             context.view.forget(root)  # another module stands there now
             _note_constant(found, root.name, f"{layer.path}.weight", solved.problems(layer.observer))
-        _reference(context, layer, solved.of(layer.observer), paths[id(layer.called)], copies)
+        made = _reference(context, layer, solved.of(layer.observer), paths[id(layer.called)])
+        found.shared.add(made)
     keep_within(context, scales, frozenset(name for name, instance in instances.items() if instance["weighted"]))
     return found
 
@@ -241,8 +258,8 @@ def _replace(
             ]
             quantized = g.call(torch.quantize_per_channel, value, *arguments, qparams.axis, qparams.dtype)
         else:
-            scale = _constant(context, scale_name, qparams.scale, ())
-            zero_point = _constant(context, zero_name, qparams.zero_point, ())
+            scale = _constant(context, scale_name, qparams.scale, single=True)
+            zero_point = _constant(context, zero_name, qparams.zero_point, single=True)
             quantized = g.call(torch.quantize_per_tensor, value, scale, zero_point, qparams.dtype)
             if dtypes.code_range(observer.dtype) == (0, 255) and not isinstance(context.view.value(value), Param):
                 scales[quantized] = _scale(observer, scale, zero_point)
@@ -275,11 +292,14 @@ def _scale(observer: Any, scale: Param, zero_point: Param) -> Scale:
     return Scale(float(scale.number()), int(zero_point.number()), largest_seen(inner), most)
 
 
-def _constant(context: Context, name: str, value: Any, shape: tuple[int, ...] | None = None) -> Param:
-    """A buffer of that name, of the shape the value has or is to have."""
-    made = value.detach().clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
-    if shape is not None and made.shape != shape:
-        made = made.reshape(shape)
+def _constant(context: Context, name: str, value: Any, *, single: bool = False) -> Param:
+    """A buffer of that name; a `single` number has no dimensions, whatever shape it came in."""
+    if not isinstance(value, torch.Tensor):
+        made = torch.tensor(value)
+    elif single:  # made of the number, which costs half of a copy and a change of shape
+        made = torch.scalar_tensor(value.item(), dtype=value.dtype, device=value.device)
+    else:
+        made = value.detach().clone()
     # The name is known to be free, which is what registering a buffer spends its time on.
     context.rewriter.gm._buffers[name] = made
     param = context.view.param(name, made)
@@ -340,14 +360,11 @@ def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Lay
     return list(found.values())
 
 
-def _reference(
-    context: Context, layer: _Layer, qparams: QParams, paths: list[str], copies: dict[int, torch.Tensor]
-) -> None:
-    """Put the reference form of a module, with its own copy of the parameters, in its place, wherever it stands."""
+def _reference(context: Context, layer: _Layer, qparams: QParams, paths: list[str]) -> nn.Module:
+    """Put the reference form of a module, with the same parameters, in its place, wherever it stands."""
     gm, module, inner = context.rewriter.gm, layer.module, layer.inner
-    made = of_float(
-        REFERENCE[type(inner)], inner, weight_qparams(qparams), lambda parameter: copied_tensor(parameter, copies)
-    )
+    made: nn.Module = of_float(REFERENCE[type(inner)], inner, weight_qparams(qparams), taken=_as_it_is)
+    weighted = made
     if inner is not module:
         kind: Any = type(module)
         fused = kind.__new__(kind)
@@ -358,6 +375,11 @@ def _reference(
         owner, attribute = parent_of(gm, name)
         owner._modules[attribute] = made  # a module stands there, so no need to look for what else might
         context.view.forget_module(name)
+    return weighted
+
+
+def _as_it_is(parameter: nn.Parameter) -> nn.Parameter:
+    return parameter
 
 
 def weight_qparams(qparams: QParams) -> dict[str, Any]:

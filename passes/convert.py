@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 
 from qfx import dtypes
 from qfx.graph import Param
-from qfx.graph.attributes import parent_of, submodule
+from qfx.graph.attributes import parent_of, submodule, taken_names
 from qfx.graph.copying import copied_tensor
 from qfx.graph.provenance import module_path
 from qfx.graph.walk import modules_in
@@ -190,7 +190,7 @@ class _Names:
     """Names of scale and zero point: after the module that makes a value, or the one that reads it, or the scope."""
 
     def __init__(self, context: Context) -> None:
-        self._gm = context.rewriter.gm
+        self._taken = taken_names(context.rewriter.gm)
         self._next: dict[str, int] = {}
 
     def of(self, value: Node, observer: Node) -> tuple[str, str]:
@@ -202,11 +202,11 @@ class _Names:
         else:
             stem = module_path(value)
         stem = stem.replace(".", "_")
-        number, taken = self._next.get(stem, 0), self._gm._buffers
-        while (name := f"{stem}_scale_{number}") in taken or name in self._gm.__dict__ or name in self._gm._modules:
+        number = self._next.get(stem, 0)
+        while not self._taken.isdisjoint(names := (f"{stem}_scale_{number}", f"{stem}_zero_point_{number}")):
             number += 1
         self._next[stem] = number + 1
-        return f"{stem}_scale_{number}", f"{stem}_zero_point_{number}"
+        return names
 
 
 def _ready(context: Context, node: Node) -> Any:

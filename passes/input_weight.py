@@ -109,7 +109,9 @@ def _watch(context: Context, rounded: Node, watcher: nn.Module, layer: Node) -> 
     """Have a value watched before it is observed."""
     gm, value = context.rewriter.gm, rounded.args[0]
     assert isinstance(value, Node)
-    name = f"{value.name}_equalization_process_0"
+    number = 0
+    while hasattr(gm, name := f"{value.name}_equalization_process_{number}"):
+        number += 1
     gm.add_module(name, watcher)
     with gm.graph.inserting_before(rounded):
         made = gm.graph.create_node("call_module", name, (value,), {}, name)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule, Node
 
 from qfx.graph import GraphView, Param
-from qfx.graph.attributes import submodule
+from qfx.graph.attributes import submodule, taken_names
 from qfx.graph.nodes import make_node
 from qfx.passes.annotate.sites import Sites
 from qfx.passes.blanks import Blanks
@@ -30,7 +32,7 @@ def observe(context: Context, sites: Sites) -> int:
     (an input of the model, the output of a float op) is seen so by those readers only.
     """
     g, observer_of = context.rewriter, _Observers(sites)
-    count = 0
+    names, count = _free_names(g.gm), 0
     by_value: dict[Node, list[tuple[Node, Ticket]]] = {}
     for (value, root), ticket in sites.edges.items():
         by_value.setdefault(value, []).append((root, ticket))
@@ -43,7 +45,7 @@ def observe(context: Context, sites: Sites) -> int:
         readers = others if node in sites.own else sites.readers.get(node, [])
         seen = node  # the value as its readers see it
         if known is not None and (readers or (node in sites.own and not layers)):
-            seen = made = _insert(g, node, observer_of(known), count)
+            seen = made = _insert(g, node, observer_of(known), next(names))
             count += 1
             edge_roots = {root for root, _ in by_value.get(node, ())}
             for user in readers:
@@ -54,12 +56,12 @@ def observe(context: Context, sites: Sites) -> int:
             observer = observer_of(edge)
             # What an op gives is in its own parameters, and a reader that wants others gets them from there
             value = seen if node in sites.own else node
-            made = _insert(g, value, observer, count)
+            made = _insert(g, value, observer, next(names))
             count += 1
             root.replace_input_with(node, made)
             context.view.forget(root)
         for factory, (op, roots) in weights.items():
-            made = _insert(g, node, along_output_channels(factory(), op), count)
+            made = _insert(g, node, along_output_channels(factory(), op), next(names))
             count += 1
             for root in roots:
                 root.replace_input_with(node, made)
@@ -113,7 +115,7 @@ def stop_watching(context: Context, watcher: Node, value: Node) -> None:
     path = str(watcher.target)
     context.view.forget(watcher, erased=True)
     context.rewriter.gm.graph.erase_node(watcher)
-    delattr(context.rewriter.gm, path)
+    del context.rewriter.gm._modules[path]
 
 
 class _Observers:
@@ -136,9 +138,14 @@ class _Observers:
         return observer  # type: ignore[no-any-return]
 
 
-def _insert(g: Rewriter, value: Node, observer: nn.Module, number: int) -> Node:
-    name = f"{STEM}_{number}"
-    g.gm.add_module(name, observer)
+def _free_names(gm: GraphModule) -> Iterator[str]:
+    """Names for observers; a model may have used one itself."""
+    taken = taken_names(gm)
+    return (name for name in map(f"{STEM}_{{}}".format, itertools.count()) if name not in taken)
+
+
+def _insert(g: Rewriter, value: Node, observer: nn.Module, name: str) -> Node:
+    g.gm._modules[name] = observer  # the name is free, which is what adding a module spends its time on
     graph = g.gm.graph
     # Inputs are observed after the last of them, as graphs keep their inputs together.
     after = value

@@ -50,3 +50,8 @@ def set_attribute(root: nn.Module, fqn: str, value: Any) -> None:
         owner.register_buffer(name, value)
     else:
         setattr(owner, name, value)
+
+
+def taken_names(module: nn.Module) -> set[str]:
+    """The names of a module's own attributes: what a new one must not be called."""
+    return {*module.__dict__, *module._parameters, *module._buffers, *module._modules}

@@ -1,4 +1,4 @@
-"""A converted model shares no memory with the prepared one, whatever lowering left of its layers."""
+"""A converted model shares no memory with the prepared one, and takes no name the model uses itself."""
 
 from __future__ import annotations
 
@@ -113,3 +113,26 @@ def test_a_pass_of_the_user_sees_parameters_of_its_own_model(stage: str) -> None
     qfx.convert_fx(before, target="onednn", passes={stage: [FunctionPass("look", look)]})
     assert seen
     assert not any(seen)
+
+
+@pytest.mark.parametrize("target", ["reference", "native", "onednn"])
+def test_names_a_model_uses_itself_are_left_to_it(target: str) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.activation_post_process_1 = nn.Linear(4, 4)
+            self.b = nn.Linear(4, 4)
+            self.activation_post_process_1_scale_0 = nn.Parameter(torch.full((1,), 3.0))
+            self.b_zero_point_0 = nn.Parameter(torch.full((1,), 5.0))
+            self.add_scale_1 = 0.25
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.b(self.activation_post_process_1(x)) * self.activation_post_process_1_scale_0
+            return x + self.b_zero_point_0 + self.add_scale_1
+
+    model, x = Named().eval(), torch.randn(16, 4)
+    expected = model(x)
+    prepared = qfx.prepare_fx(model, MAPPING, (x,))
+    torch.testing.assert_close(prepared(x), expected, rtol=0, atol=0)
+    made = qfx.convert_fx(prepared, target=target)
+    torch.testing.assert_close(made(x), expected, rtol=0.05, atol=0.1)  # 7 bits; a parameter overwritten is units away

@@ -33,6 +33,10 @@ class _Bind:
 class _Search:
     """The state of one search: bindings with an undo trail, and the best partial match so far."""
 
+    __slots__ = (
+        "anchor", "best", "bound", "choices", "node_of", "pattern", "progress", "region", "steps", "trail", "view",
+    )  # fmt: skip
+
     def __init__(self, pattern: Pattern, view: GraphView, anchor: Node) -> None:
         self.pattern, self.view, self.anchor = pattern, view, anchor
         self.region = view.region(anchor)
@@ -82,7 +86,8 @@ class _Search:
                         )
                     )
                     return
-                solved = self.solve(*goals)
+                term, value, rest = goals
+                solved = _SOLVERS.get(type(term), _Search.solve_literal)(self, term, value, rest)
             if solved is False:
                 if not self.choices:
                     return
@@ -91,30 +96,23 @@ class _Search:
             else:
                 goals = solved  # type: ignore[assignment]
 
-    def solve(self, term: Any, value: Any, rest: Goals) -> Goals | bool:
-        """Goals left after this one, or False."""
-        if isinstance(term, OpTerm):
-            return self.solve_op(term, value, rest)
-        if isinstance(term, Capture):
-            return self.solve_capture(term, value, rest)
-        if isinstance(term, AnyOf):
-            return self.solve_any(term, value, rest)
-        if isinstance(term, _Bind):
-            self.bind(self.bound, term.name, self.view.read(value) if term.value is _UNBOUND else term.value)
+    # Each gives the goals left after its own, or False.
+    def solve_bind(self, term: _Bind, value: Any, rest: Goals) -> Goals | bool:
+        self.bind(self.bound, term.name, self.view.read(value) if term.value is _UNBOUND else term.value)
+        return rest
+
+    def solve_anything(self, term: Anything, value: Any, rest: Goals) -> Goals | bool:
+        return rest
+
+    def solve_list(self, term: tuple[Any, ...], value: Any, rest: Goals) -> Goals | bool:
+        if not isinstance(value, tuple) or len(value) != len(term):
+            return self.fail(Reject(lambda: f"expected a list of {len(term)}, found {value!r}", self.anchor))
+        return _push(term, value, rest)
+
+    def solve_literal(self, term: Any, value: Any, rest: Goals) -> Goals | bool:
+        if self.literal(term, value):
             return rest
-        if isinstance(term, Anything):
-            return rest
-        if isinstance(term, tuple):
-            if not isinstance(value, tuple) or len(value) != len(term):
-                return self.fail(Reject(lambda: f"expected a list of {len(term)}, found {value!r}", self.anchor))
-            for item, found in zip(reversed(term), reversed(value), strict=True):
-                rest = (item, found, rest)
-            return rest
-        return (
-            rest
-            if self.literal(term, value)
-            else self.fail(Reject(lambda: f"expected {_show(term)}, found {value!r}", self.anchor))
-        )
+        return self.fail(Reject(lambda: f"expected {_show(term)}, found {value!r}", self.anchor))
 
     def literal(self, term: Any, value: Any) -> bool:
         if isinstance(term, Const):
@@ -132,14 +130,14 @@ class _Search:
             )
         if value is None and not term.optional:
             return self.fail(Reject(f"there is no {term.name!r} here", self.anchor))
-        refused = self.refused(term, value) if value is not None else None
+        refused = self.refused(term, value) if term.where_ and value is not None else None
         if refused is not None:
             return self.fail(refused)
         self.bind(self.bound, term.name, value)
         return rest
 
     def solve_any(self, term: AnyOf, value: Any, rest: Goals) -> Goals | bool:
-        refused = self.refused(term, value)
+        refused = self.refused(term, value) if term.where_ else None
         if refused is not None:
             return self.fail(refused)
         alternatives = []
@@ -175,13 +173,12 @@ class _Search:
         self.bind(self.node_of, term, value)
         if term.name is not None:
             self.bind(self.bound, term.name, reading)
-        for name, wanted in reversed(term.attrs):
-            if isinstance(wanted, Term):
-                rest = (wanted, reading.attrs.get(name), rest)
-        straight, swapped = _orders(term, reading, self.pattern)
-        if swapped is not None:
-            self.choices.append((_push(swapped, reading.inputs, rest), len(self.trail)))
-        return _push(straight, reading.inputs, rest)
+        for name, wanted in term.goals:
+            rest = (wanted, reading.attrs.get(name), rest)
+        if term.op.commutative and _order_matters(term, reading, self.pattern):
+            first, second, *others = term.inputs
+            self.choices.append((_push((second, first, *others), reading.inputs, rest), len(self.trail)))
+        return _push(term.inputs, reading.inputs, rest)
 
     def mismatch(self, term: OpTerm, reading: Reading) -> Reject | None:
         """Why this node is not this op call, looking at the node alone."""
@@ -194,15 +191,13 @@ class _Search:
             return Reject(lambda: f"an in-place op lies between {node} and {self.anchor}", node)
         if len(term.inputs) != len(reading.inputs) and not term.loose:
             return Reject(lambda: f"{node} has {len(reading.inputs)} inputs, the pattern {len(term.inputs)}", node)
-        wrong = self.wrong_attribute(term, reading)
-        return wrong if wrong is not None else self.refused(term, reading)
+        wrong = self.wrong_attribute(term, reading) if term.literals or term.unspoken else None
+        return wrong if wrong is not None or not term.where_ else self.refused(term, reading)
 
     def wrong_attribute(self, term: OpTerm, reading: Reading) -> Reject | None:
-        node, mentioned = reading.node, dict(term.attrs)
-        for name, wanted in mentioned.items():
+        node = reading.node
+        for name, wanted in term.literals:
             found = reading.attrs.get(name)
-            if isinstance(wanted, Term):
-                continue
             if callable(wanted):
                 verdict = wanted(found)
                 if isinstance(verdict, Reject):
@@ -211,8 +206,8 @@ class _Search:
                     return Reject(_later("{}: {}={!r} is refused by {}", node, name, found, wanted.__name__), node)
             elif not _same(wanted, found):
                 return Reject(_later("{}: {}={!r}, the pattern wants {!r}", node, name, found, wanted), node)
-        for name, attr in term.op.attrs.items():
-            if attr.strict and name not in mentioned and not _same(attr.default, reading.attrs.get(name)):
+        for name, default in term.unspoken:
+            if not _same(default, reading.attrs.get(name)):
                 text = "{}: {}={!r}, and the pattern does not speak of it"
                 return Reject(_later(text, node, name, reading.attrs.get(name)), node)
         return None
@@ -244,26 +239,34 @@ class _Search:
         return None
 
 
+_SOLVERS: dict[type, Callable[..., Goals | bool]] = {
+    OpTerm: _Search.solve_op,
+    Capture: _Search.solve_capture,
+    AnyOf: _Search.solve_any,
+    _Bind: _Search.solve_bind,
+    Anything: _Search.solve_anything,
+    tuple: _Search.solve_list,
+}
+
+
 def _later(text: str, *values: object) -> Callable[[], str]:
     """A reason that is formatted when somebody reads it."""
     return partial(text.format, *values)
 
 
 def _push(terms: tuple[Any, ...], values: tuple[Any, ...], rest: Goals) -> Goals:
-    for term, value in zip(reversed(terms), reversed(values[: len(terms)]), strict=False):
-        rest = (term, value, rest)
+    """Goals that match each term with its value, then the rest; surplus on either side is left out."""
+    for at in range(min(len(terms), len(values)) - 1, -1, -1):
+        rest = (terms[at], values[at], rest)
     return rest
 
 
-def _orders(term: OpTerm, reading: Reading, pattern: Pattern) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
-    """The term's inputs as written, and swapped where that can make a difference."""
+def _order_matters(term: OpTerm, reading: Reading, pattern: Pattern) -> bool:
+    """Whether the inputs of a commutative op, swapped, could match otherwise than as written."""
     terms = term.inputs
-    if not term.op.commutative or len(terms) < 2 or reading.inputs[0] is reading.inputs[1]:
-        return terms, None
-    both_free = all(isinstance(t, Capture) and pattern.uses.get(t.name) == 1 and not t.where_ for t in terms[:2])
-    if both_free:
-        return terms, None
-    return terms, (terms[1], terms[0], *terms[2:])
+    if len(terms) < 2 or reading.inputs[0] is reading.inputs[1]:
+        return False
+    return not all(isinstance(t, Capture) and pattern.uses.get(t.name) == 1 and not t.where_ for t in terms[:2])
 
 
 def _same(a: Any, b: Any) -> bool:

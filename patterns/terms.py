@@ -91,6 +91,22 @@ class OpTerm(Term):
     kept: bool = False
     spelled: frozenset[Any] | None = None
     loose: bool = False
+    literals: tuple[tuple[str, Any], ...] = field(init=False, default=())
+    """The constrained attributes that the node alone decides: literals and predicates."""
+    goals: tuple[tuple[str, Any], ...] = field(init=False, default=())
+    """Those that bind something, last first."""
+    unspoken: tuple[tuple[str, Any], ...] = field(init=False, default=())
+    """Strict attributes of the op that the pattern does not speak of, and the default each must have."""
+
+    def __post_init__(self) -> None:
+        mentioned = {name for name, _ in self.attrs}
+        strict = [] if self.op is None else [(name, attr) for name, attr in self.op.attrs.items() if attr.strict]
+        sorted_out = {
+            "literals": tuple(each for each in self.attrs if not isinstance(each[1], Term)),
+            "goals": tuple(each for each in reversed(self.attrs) if isinstance(each[1], Term)),
+            "unspoken": tuple((name, attr.default) for name, attr in strict if name not in mentioned),
+        }
+        self.__dict__.update(sorted_out)  # as frozen as the rest
 
     @staticmethod
     def build(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpTerm:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-_PLAIN = frozenset({int, float, bool, str, tuple, list, torch.dtype, torch.qscheme})
+_PLAIN = frozenset({int, float, bool, str, tuple, list, torch.dtype, torch.qscheme, torch._ops.OpOverloadPacket})
 
 
 class QuickAttributes:

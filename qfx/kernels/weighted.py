@@ -13,7 +13,6 @@ from qfx.kernels import reference
 from qfx.kernels.engines import EngineChoice, LayerFacts, engine_for
 from qfx.kernels.kernel import Kernel, KernelSite
 from qfx.kernels.packing import PackedSpec
-from qfx.kernels.sums import Sums, sums
 from qfx.reject import Reject
 
 _Q = torch.ops.quantized
@@ -41,13 +40,6 @@ class WeightedKernel(Kernel):
             return refused
         choice = self.engine(site)
         return choice if isinstance(choice, Reject) else None
-
-    def sums(self, site: KernelSite) -> Sums:
-        """How products are added at a place the kernel supports."""
-        choice, layer = self.engine(site), site.layer
-        assert isinstance(choice, EngineChoice)
-        assert layer is not None
-        return sums(choice.engine, layer)
 
     def pack(self, site: KernelSite, weight: Tensor, bias: Tensor | None) -> PackedSpec:
         """What the packed weight is made from, for a place the kernel supports.

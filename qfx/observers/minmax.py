@@ -42,7 +42,8 @@ def channel_extremes(x: Tensor, axis: int, dtype: torch.dtype) -> tuple[Tensor, 
 
 def odd(low: Tensor, high: Tensor) -> bool:
     """Whether NaN or infinity may be among the ends (an overflow says so too): worth a closer look."""
-    width = float((high - low).sum())
+    # Of one pair as numbers, at an eighth of the price of tensors
+    width = float(high) - float(low) if low.numel() == 1 else float((high - low).sum())
     return width - width != 0.0
 
 
@@ -104,20 +105,21 @@ class MinMaxObserver(UniformQuantizationObserverBase):
     def forward(self, x_orig: Tensor) -> Tensor:
         """Widen the range by ``x_orig`` and return it."""
         if self._note(x_orig):
-            low, high = self._extremes(x_orig.detach())
-            torch.minimum(low, self.min_val, out=self.min_val)
-            torch.maximum(high, self.max_val, out=self.max_val)
+            least, most = self.min_val, self.max_val
+            low, high = self._extremes(x_orig.detach(), least.dtype)
+            torch.minimum(low, least, out=least)
+            torch.maximum(high, most, out=most)
         return x_orig
 
-    def _extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The ends of the finite values; the other way round, infinite, where there is none."""
-        low, high = extremes(x, self.min_val.dtype)
+    def _extremes(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The ends of the finite values, as `dtype`; the other way round, infinite, where there is none."""
+        low, high = extremes(x, dtype)
         if odd(low, high):
             self._note_odd(x)
             finite = x[x.isfinite()]
             if finite.numel() == 0:
                 return torch.full_like(low, float("inf")), torch.full_like(high, -float("inf"))
-            low, high = extremes(finite, self.min_val.dtype)
+            low, high = extremes(finite, dtype)
         return low, high
 
     @torch.jit.export
@@ -182,14 +184,15 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
     def forward(self, x_orig: Tensor) -> Tensor:
         """Move the averages towards the range of ``x_orig`` and return it."""
         if self._note(x_orig):
-            low, high = self._extremes(x_orig.detach())
+            least, most = self.min_val, self.max_val
+            low, high = self._extremes(x_orig.detach(), least.dtype)
             if self._unset(low, high):
                 return x_orig
-            if not self._unset(self.min_val, self.max_val):
-                low = self.min_val + self.averaging_constant * (low - self.min_val)
-                high = self.max_val + self.averaging_constant * (high - self.max_val)
-            self.min_val.copy_(low)
-            self.max_val.copy_(high)
+            if not self._unset(least, most):
+                low = least + self.averaging_constant * (low - least)
+                high = most + self.averaging_constant * (high - most)
+            least.copy_(low)
+            most.copy_(high)
         return x_orig
 
     def statistics(self) -> MovingAverageStatistics:

@@ -11,6 +11,7 @@ from torch.fx import Node
 from qfx.graph import Param
 from qfx.kernels import codes
 from qfx.kernels.kernel import KernelSite
+from qfx.kernels.sums import sums
 from qfx.kernels.weighted import WEIGHTED as KERNELS
 from qfx.kernels.weighted import WeightedKernel, layer_facts
 from qfx.nn import intrinsic, quantized
@@ -87,10 +88,15 @@ def _function(op: Op) -> Rule:
         spec, limits = kernel.pack(site, function_weight(m), constant(m.b)), bounds(m)
         relu = limits.low == 0.0 and kernel.with_relu is not None
         y = g.call(kernel.with_relu if relu else kernel.call, m.x, g.packed(spec), m.scale, m.zero_point)
-        g.integer(y, f"{kernel.name}{'_relu' if relu else ''} ({spec.engine})", kernel.sums(site))
+        _say(g, y, kernel, site, str(spec.engine), relu=relu)
         return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
 
     return lower_function
+
+
+def _say(g: Rewriter, y: Node, kernel: WeightedKernel, site: KernelSite, engine: str, *, relu: bool) -> None:
+    assert site.layer is not None
+    g.integer(y, f"{kernel.name}{'_relu' if relu else ''} ({engine})", sums(engine, site.layer))
 
 
 def clamp_codes(g: Rewriter, y: Node, limits: Bounds) -> Node:
@@ -168,7 +174,7 @@ def _module(cls: type[nn.Module]) -> Rule:
         path = str(m.op.node.target)
         at = path if g.sole_caller(path) else None
         y = g.module(made, m.x, at=at, stem=path.replace(".", "_"))
-        g.integer(y, f"{kernel.name}{'_relu' if relu else ''} ({choice.engine})", kernel.sums(site))
+        _say(g, y, kernel, site, choice.engine, relu=relu)
         return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
 
     return lower_module

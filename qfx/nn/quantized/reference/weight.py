@@ -159,7 +159,7 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
 
     def _register(self, name: str, value: Any, dtype: torch.dtype, device: Any) -> None:
         if isinstance(value, torch.Tensor):
-            tensor = value.detach().clone()
+            tensor = value.detach().clone() if value.requires_grad else value.clone()
         elif isinstance(value, int | float):
             tensor = torch.scalar_tensor(value, dtype=dtype, device=device)  # at a third of the price of `tensor`
         else:

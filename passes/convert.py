@@ -20,7 +20,7 @@ from qfx.graph import Param
 from qfx.graph.attributes import parent_of, submodule, taken_names
 from qfx.graph.copying import copied_tensor
 from qfx.graph.provenance import module_path
-from qfx.graph.walk import modules_in
+from qfx.graph.walk import each_module, modules_in
 from qfx.nn.quantized import reference
 from qfx.nn.quantized.reference.weight import of_float
 from qfx.observers.base import SAW_INTEGERS
@@ -73,7 +73,7 @@ class Converted:
 
         Lowering packs the weights of most and drops them, so a copy made before it is made for nothing.
         """
-        left = [module for _, module in modules_in(gm) if module in self.shared] if self.shared else []
+        left = [module for module in each_module(gm) if module in self.shared] if self.shared else []
         for module in left:
             for name, parameter in module._parameters.items():
                 if parameter is not None:

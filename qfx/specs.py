@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -184,13 +184,13 @@ class SpecBook:
         moved = _mover(renamed or {})
         claims = self._moved_claims(moved)
         graph: nx.Graph[Site] = nx.Graph()
-        graph.add_nodes_from(claims)
         for a, b, owner in self._shared:
             for site in (moved(a), moved(b)):
                 if site not in claims:
                     raise SpecError(f"{owner} shares the parameters of {site}, which nobody observes")
             graph.add_edge(moved(a), moved(b))
-        groups = [self._group(claims, tuple(sorted(sites))) for sites in nx.connected_components(graph)]
+        together = [tuple(sorted(sites)) for sites in nx.connected_components(graph)]
+        groups = [self._group(claims, sites) for sites in (*((s,) for s in claims if s not in graph), *together)]
         groups.sort(key=lambda group: group.sites)
         group_of = {site: number for number, group in enumerate(groups) for site in group.sites}
         return Solution(tuple(groups), self._ordered(moved, group_of), group_of)
@@ -213,15 +213,11 @@ class SpecBook:
         return Group(sites, first.spec)
 
     def _ordered(self, moved: Callable[[Site], Site], group_of: Mapping[Site, int]) -> tuple[Derived, ...]:
-        table = {
-            moved(d.site): (Derived(moved(d.site), d.dtype, tuple(map(moved, d.sources)), d.qparams, d.dormant), owner)
-            for d, owner in self._derived.values()
-        }
+        table = {moved(each.site): (_moved(each, moved), owner) for each, owner in self._derived.values()}
         graph: nx.DiGraph[Site] = nx.DiGraph()
         in_order = sorted(table)
         for site in in_order:
             each, owner = table[site]
-            graph.add_node(site)
             for source in each.sources:
                 if source in table:
                     graph.add_edge(source, site)
@@ -229,14 +225,20 @@ class SpecBook:
                     raise SpecError(
                         f"{site}, derived by {owner}, follows from {source}, which nobody observes or derives"
                     )
+        if graph:  # else all follow from what is observed alone, and any order will do
+            graph.add_nodes_from(in_order)
         try:
-            # Most follow from what is observed alone, and then any order will do
-            order = in_order if not graph.edges else list(nx.lexicographical_topological_sort(graph))
+            order = list(nx.lexicographical_topological_sort(graph)) if graph else in_order
         except nx.NetworkXUnfeasible:
             cycle = [edge[0] for edge in nx.find_cycle(graph)]
             said = "; ".join(f"{site} by {table[site][1]}" for site in cycle)
             raise SpecError(f"derived parameters follow from themselves: {said}") from None
         return tuple(table[site][0] for site in order)
+
+
+def _moved(each: Derived, moved: Callable[[Site], Site]) -> Derived:
+    site, sources = moved(each.site), tuple(map(moved, each.sources))
+    return each if (site, sources) == (each.site, each.sources) else replace(each, site=site, sources=sources)
 
 
 def _agree(a: Spec, b: Spec) -> bool:

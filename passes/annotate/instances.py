@@ -214,7 +214,7 @@ def _instance(
         ours = type(view.module(str(node.target))).__module__.startswith(("torch.nn.", "qfx.nn."))
         found.left[node.name] = Left(altered, "refused" if wanted and ours else None)
         return None
-    left = Left(f"no pattern of the backend has {view.read(node).op.name} as its last op")
+    left: Left | None = None
     for pattern, backend_pattern in index.candidates(view, node):
         outcome, config = match(pattern, view, node), backend_pattern.config
         if outcome.match is None:
@@ -233,7 +233,7 @@ def _instance(
         nodes = tuple(sorted(outcome.match.nodes, key=lambda n: n is not root.node))
         kind = _kind(config, kept, weighted)
         return Instance(root.node, node, nodes, backend_pattern, resolved.qconfig, resolved.why, kind, weighted)
-    found.left[node.name] = left
+    found.left[node.name] = left or Left(f"no pattern of the backend has {view.read(node).op.name} as its last op")
     return None
 
 

@@ -18,7 +18,7 @@ from qfx.api.skip import leave_out
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError
-from qfx.graph.walk import all_on_cpu, modules_in
+from qfx.graph.walk import all_on_cpu, each_module
 from qfx.passes.convert import Converted, convert, only_read
 from qfx.passes.dynamic import WHOLE
 from qfx.passes.fetch import FETCH, fetch_constants
@@ -128,7 +128,7 @@ def _finished(context: Context, remove_qconfig: bool) -> QuantizedGraphModule:
     gm.prune(gm.plan["preserved"])
     made = QuantizedGraphModule.adopt(gm)
     assert isinstance(made, QuantizedGraphModule)
-    for _, module in modules_in(made) if remove_qconfig else ():
+    for module in each_module(made) if remove_qconfig else ():
         module.__dict__.pop("qconfig", None)
     return made
 

@@ -22,6 +22,7 @@ from qfx.errors import ConfigError, ModelStateError
 from qfx.graph import GraphView
 from qfx.graph.kept import state_bytes
 from qfx.graph.provenance import describe, merged
+from qfx.graph.walk import modules_in
 from qfx.observers.equalization import EqualizationQConfig
 from qfx.passes.annotate.backend import compiled, default_backend
 from qfx.passes.annotate.choices import choice, choose
@@ -237,8 +238,8 @@ def _check_float32(view: GraphView, found: Found) -> None:
             continue
         root = instance.root
         if root.op == "call_module":
-            module: Any = view.module(str(root.target))
-            found_name, weight = next((n, p) for n, p in module.named_parameters() if "weight" in n)
+            weight: Any
+            found_name, weight = _weight_in(view.module(str(root.target)))
             name = f"{root.target}.{found_name}"
         else:
             found_weight, _ = weight_and_bias(view, root, instance.roles)
@@ -248,6 +249,16 @@ def _check_float32(view: GraphView, found: Found) -> None:
                 f"{name} is {weight.dtype}, and quantized kernels stand between float32 values; call model.float() "
                 f"before prepare_fx, or leave {describe(root)} out of the mapping"
             )
+
+
+def _weight_in(module: nn.Module) -> tuple[str, nn.Parameter]:
+    """The first parameter that is a weight, and its name."""
+    for path, part in modules_in(module):
+        for name, parameter in part._parameters.items():
+            full = f"{path}.{name}" if path else name
+            if "weight" in full and parameter is not None:
+                return full, parameter
+    raise AssertionError(f"a weighted {type(module).__name__} has no weight")
 
 
 def _annotate(

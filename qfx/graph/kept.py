@@ -15,7 +15,7 @@ from qfx.graph.copying import copied_tables, copied_value
 from qfx.graph.hooks import share_hooks
 from qfx.graph.nodes import copied_graph
 from qfx.graph.portable import Record, from_records, ours, to_records
-from qfx.graph.walk import modules_in
+from qfx.graph.walk import each_module
 
 # What torch makes of a graph, and makes anew of each
 _OF_CODE = frozenset({"_graph", "_code", "_codegen", "_lineno_map", "_prologue_start"})
@@ -211,7 +211,7 @@ def _saves_its_own_way(kind: Any) -> bool:
 def _state(module: nn.Module) -> list[Any]:
     """The values of a state dict; those of modules that save it as torch does without making their names."""
     values: list[Any] = []
-    for _, part in modules_in(module):
+    for part in each_module(module):
         kind: Any = type(part)
         if part._state_dict_hooks or _saves_its_own_way(kind):
             return list(module.state_dict().values())
@@ -229,8 +229,8 @@ def state_bytes(module: nn.Module) -> int:
         value = stack.pop()
         if isinstance(value, tuple | list):
             stack.extend(value)
-        elif isinstance(value, torch.Tensor) and value.data_ptr() not in seen:
-            seen.add(value.data_ptr())
+        elif isinstance(value, torch.Tensor) and (at := value.data_ptr()) not in seen:
+            seen.add(at)
             total += value.numel() * value.element_size()
             if value.is_quantized and value.qscheme() == torch.per_channel_affine:
                 total += value.q_per_channel_scales().numel() * 16  # scale and zero point, 8 bytes each

@@ -30,9 +30,21 @@ def modules_in(root: nn.Module, *, aliases: bool = False) -> Iterator[tuple[str,
             stack.extend((prefix + name, each) for name, each in reversed(children.items()) if each is not None)
 
 
+def each_module(root: nn.Module) -> list[nn.Module]:
+    """``root.modules()``, in no particular order: without the names, which cost most."""
+    found = {id(root): root}
+    stack = [root]
+    while stack:
+        for child in stack.pop()._modules.values():
+            if child is not None and id(child) not in found:
+                found[id(child)] = child
+                stack.append(child)
+    return list(found.values())
+
+
 def all_on_cpu(root: nn.Module) -> bool:
     """Whether every parameter and buffer is on the CPU."""
-    for _, module in modules_in(root):
+    for module in each_module(root):
         for table in (module._parameters, module._buffers):
             for tensor in table.values():
                 if tensor is not None and not tensor.is_cpu:
@@ -41,7 +53,7 @@ def all_on_cpu(root: nn.Module) -> bool:
 
 
 def tensors_in(root: nn.Module) -> Iterator[torch.Tensor]:
-    """Every parameter and buffer, as often as it is met, without the names, which cost most."""
-    for _, module in modules_in(root):
+    """Every parameter and buffer, as often as it is met."""
+    for module in each_module(root):
         for table in (module._parameters, module._buffers):
             yield from (tensor for tensor in table.values() if tensor is not None)

@@ -13,7 +13,7 @@ from torch.fx.node import map_aggregate
 
 from qfx import ops
 from qfx.errors import RuleError
-from qfx.graph import GraphView, Param, Reading, get_attribute, parent_of, set_attribute
+from qfx.graph import GraphView, Param, Reading, parent_of, set_attribute
 from qfx.graph.nodes import make_node
 from qfx.graph.provenance import KEY, merged
 from qfx.kernels.sums import Sums
@@ -42,6 +42,9 @@ class NewParam:
     tensor: torch.Tensor
     name: str
     node: Node | None = None
+
+
+_AS_IT_IS = frozenset({Node, int, float, bool, str, type(None), torch.dtype})
 
 
 class Rewriter:
@@ -82,9 +85,7 @@ class Rewriter:
             RuleError: nothing in this dialect spells the op.
         """
         if not isinstance(target, Op):
-            return self._insert(
-                "call_function", target, self._written(inputs), {k: self._written(v) for k, v in attrs.items()}
-            )
+            return self._insert("call_function", target, inputs, attrs)
         like = self._like(target)
         if like is not None and like.dialect == "module":
             return self._call_module_like(like, inputs, attrs)
@@ -101,7 +102,7 @@ class Rewriter:
 
     def method(self, name: str, *inputs: Any, **kwargs: Any) -> Node:
         """Emit ``inputs[0].name(...)``."""
-        return self._insert("call_method", name, self._written(inputs), kwargs)
+        return self._insert("call_method", name, inputs, kwargs)
 
     def module(
         self, module: nn.Module, *inputs: Any, at: str | None = None, stem: str = "module", **kwargs: Any
@@ -109,9 +110,7 @@ class Rewriter:
         """Emit a call of `module`, installed at `at` (replacing what is there) or under a free name from `stem`."""
         path = at if at is not None else self._free_name(stem)
         self.install(path, module)
-        return self._insert(
-            "call_module", path, self._written(inputs), {k: self._written(v) for k, v in kwargs.items()}
-        )
+        return self._insert("call_module", path, inputs, kwargs)
 
     def integer(self, node: Node, kernel: str, sums: Sums | None = None) -> Node:
         """Say that `node` computes on codes, by a kernel of this name, which ``explain`` reports; returns `node`.
@@ -136,7 +135,7 @@ class Rewriter:
 
         args: Any = map_aggregate(old.args, leaf)
         kwargs: Any = map_aggregate(old.kwargs, leaf)
-        return self._insert(old.op, old.target, args, dict(kwargs))
+        return self._place(old.op, old.target, args, dict(kwargs))
 
     def packed(self, spec: Any, stem: str = "_packed_weight") -> Node:
         """Pack a weight (or anything else that cannot be copied) and fetch it.
@@ -320,6 +319,8 @@ class Rewriter:
 
     def _written(self, value: Any) -> Any:
         """A value as it stands in ``node.args``."""
+        if type(value) in _AS_IT_IS:  # most are
+            return value
         if isinstance(value, Reading):
             return value.node
         if isinstance(value, Param):
@@ -348,12 +349,14 @@ class Rewriter:
         called = [tensors[p.canonical] for p in spelling.call.parameters if tensors.get(p.canonical) is not None]
         return self.module(clone, *called, at=at, stem=path.replace(".", "_"))
 
-    def _insert(self, kind: str, target: Any, args: Any, kwargs: dict[str, Any]) -> Node:
+    def _insert(self, kind: str, target: Any, args: Iterable[Any], kwargs: dict[str, Any]) -> Node:
+        written = {key: self._written(value) for key, value in kwargs.items()} if kwargs else kwargs
+        return self._place(kind, target, tuple([self._written(value) for value in args]), written)
+
+    def _place(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
         assert self._anchor is not None
-        graph, name = self.gm.graph, None
-        if kind == "call_module":
-            name = str(target).replace(".", "_")
-        node = make_node(graph, kind, target, tuple(args), kwargs, name)
+        name = str(target).replace(".", "_") if kind == "call_module" else None
+        node = make_node(self.gm.graph, kind, target, args, kwargs, name)
         if self._meta is None:
             self._meta = self._inherited(self._anchor)
         node.meta.update(self._meta)
@@ -390,10 +393,3 @@ class _At:
         self._point.__exit__(*error)
         g = self._g
         g._match, g._anchor, g._near, g._meta = self._before
-
-
-def tensor_of(gm: GraphModule, node: Node) -> torch.Tensor:
-    """The tensor a ``get_attr`` node fetches."""
-    found = get_attribute(gm, str(node.target))
-    assert isinstance(found, torch.Tensor)
-    return found

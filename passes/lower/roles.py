@@ -8,12 +8,14 @@ from qfx import ops
 from qfx.graph import GraphView
 from qfx.passes.annotate.inputs import parameter_slots
 
+_BACK = frozenset({ops.dequantize})
+
 
 def layer_of_weight(view: GraphView, quantized: Node) -> Node | None:
     """The layer that takes a quantize's result as its weight; None where anybody reads it as an activation."""
     found: Node | None = None
     for back in quantized.users:
-        if view.read(back).op is not ops.dequantize or not back.users:
+        if not back.users or not view.may_be(back, _BACK) or view.read(back).op is not ops.dequantize:
             return None
         for layer in back.users:
             if layer.op == "call_module":

@@ -20,7 +20,7 @@ from qfx.graph import Param
 from qfx.graph.attributes import parent_of, submodule, taken_names
 from qfx.graph.copying import copied_tensor
 from qfx.graph.provenance import module_path
-from qfx.graph.walk import each_module, modules_in
+from qfx.graph.walk import modules_in
 from qfx.nn.quantized import reference
 from qfx.nn.quantized.reference.weight import of_float
 from qfx.observers.base import SAW_INTEGERS
@@ -73,13 +73,17 @@ class Converted:
 
         Lowering packs the weights of most and drops them, so a copy made before it is made for nothing.
         """
-        left = [module for module in each_module(gm) if module in self.shared] if self.shared else []
-        for module in left:
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    module._parameters[name] = copied_tensor(parameter, self.copies)  # type: ignore[assignment]
+        changed = False
+        for node in gm.graph.find_nodes(op="call_module", sort=False) if self.shared else ():
+            called = context.view.module(str(node.target))
+            for module in self.shared.intersection((called, *called._modules.values())):
+                for name, parameter in module._parameters.items():
+                    if parameter is not None:
+                        module._parameters[name] = copied_tensor(parameter, self.copies)  # type: ignore[assignment]
+                self.shared.discard(module)
+                changed = True
         self.shared.clear()
-        return bool(left)
+        return changed
 
 
 def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted:

@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import nn
 from torch.fx import Node
-from torch.nn.utils.parametrize import is_parametrized
 
 from qfx.config import (
     BackendPatternConfig,
@@ -195,7 +194,8 @@ def _altered(view: GraphView, node: Node) -> str | None:
             f"it has forward hooks ({hook_names(module)}), which no kernel calls; remove them, or make what they "
             "compute permanent (torch.nn.utils.remove_weight_norm, prune.remove ...)"
         )
-    if is_parametrized(module):
+    # Asked of the table, where torch.nn.utils.parametrize puts it: nn.Module searches long for what is not there
+    if "parametrizations" in module._modules:
         plain, names = type(module).__bases__[0].__name__, ", ".join(module.parametrizations)  # type: ignore[arg-type]
         return (
             f"its {names} is computed by a parametrization; torch.nn.utils.parametrize.remove_parametrizations makes "

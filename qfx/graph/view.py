@@ -18,6 +18,18 @@ from qfx.graph.writes import says_it_writes
 from qfx.ops import Op
 from qfx.spellings import CallSpelling, UnreadableCall, calls, module_spelling, opaque
 
+_NOT_GIVEN: Any = object()
+
+
+def _in_place(module: torch.nn.Module) -> bool:
+    """Whether a module says that it writes to its input."""
+    # Looked up past nn.Module, which searches long for an attribute that is not there
+    said = module.__dict__.get("inplace", _NOT_GIVEN)
+    if said is _NOT_GIVEN and hasattr(type(module), "inplace"):
+        said = module.inplace
+    return said is True
+
+
 _STRUCTURE = {"placeholder": ops.placeholder, "output": ops.output}
 
 
@@ -110,7 +122,7 @@ class GraphView:
             try:
                 found = spelling.call.bind(node.args, node.kwargs)
             except UnreadableCall:
-                return self._opaque(node, type(module), mutates=getattr(module, "inplace", False) is True)
+                return self._opaque(node, type(module), mutates=_in_place(module))
             for attribute, canonical in spelling.params.items():
                 tensor = (
                     module._parameters[attribute] if attribute in module._parameters else getattr(module, attribute)
@@ -124,15 +136,19 @@ class GraphView:
             try:
                 return self._canonical(node, spelling.op, found, spelling, bool(found.get("inplace", False)))
             except UnreadableCall:
-                return self._opaque(node, type(module), mutates=getattr(module, "inplace", False) is True)
-        return self._opaque(node, type(module), mutates=getattr(module, "inplace", False) is True)
+                return self._opaque(node, type(module), mutates=_in_place(module))
+        return self._opaque(node, type(module), mutates=_in_place(module))
 
     def _canonical(self, node: Node, op: Op, found: dict[str, Any], spelling: Any, mutates: bool) -> Reading:
         inputs = [self.value(found.pop(name, None)) for name in op.input_names]
-        attrs = {
-            name: op.normalize(name, found.pop(name)) if name in found else attr.default
-            for name, attr in op.attrs.items()
-        }
+        attrs = {}
+        for name, attr in op.attrs.items():
+            value = found.pop(name, _NOT_GIVEN)
+            if value is _NOT_GIVEN:
+                value = attr.default
+            elif attr.normal is not None:
+                value = attr.normal(value)
+            attrs[name] = value
         for name, value in found.items():
             if value is not None and not name.startswith("_"):
                 raise UnreadableCall(f"{op} has no argument {name!r}")
@@ -158,6 +174,8 @@ class GraphView:
     def value(self, written: Any) -> Any:
         """An argument as the matcher sees it: ``get_attr`` nodes are `Param`, as are those not fetched yet; lists are
         tuples."""
+        if written is None:
+            return None
         if isinstance(written, Node):
             if written.op == "get_attr":
                 tensor = get_attribute(self.gm, str(written.target))

@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from qfx.graph import GraphView, Param
 from qfx.graph.attributes import submodule, taken_names
-from qfx.graph.nodes import make_node
+from qfx.graph.nodes import erase_node, make_node
 from qfx.passes.annotate.sites import Sites
 from qfx.passes.blanks import Blanks
 from qfx.passes.pipeline import Context
@@ -114,7 +114,7 @@ def stop_watching(context: Context, watcher: Node, value: Node) -> None:
         context.view.forget(user)
     path = str(watcher.target)
     context.view.forget(watcher, erased=True)
-    context.rewriter.gm.graph.erase_node(watcher)
+    erase_node(context.rewriter.gm.graph, watcher)
     del context.rewriter.gm._modules[path]
 
 

@@ -14,7 +14,7 @@ from torch.fx.node import map_aggregate
 from qfx import ops
 from qfx.errors import RuleError
 from qfx.graph import GraphView, Param, Reading, parent_of, set_attribute
-from qfx.graph.nodes import make_node
+from qfx.graph.nodes import erase_node, make_node
 from qfx.graph.provenance import KEY, merged
 from qfx.kernels.sums import Sums
 from qfx.ops import Op
@@ -218,7 +218,7 @@ class Rewriter:
         """Undo everything since `begin`."""
         for node in reversed(self.created):
             self.view.forget(node, erased=True)
-            self.gm.graph.erase_node(node)
+            erase_node(self.gm.graph, node)
         for undo in reversed(self._undo):
             undo()
         self.created, self._undo = [], []
@@ -272,7 +272,7 @@ class Rewriter:
             if each.op == "call_module":
                 self.orphans.add(str(each.target))
             self.view.forget(each, erased=True)
-            self.gm.graph.erase_node(each)
+            erase_node(self.gm.graph, each)
             stack.extend(s for s in sources if s.op == "get_attr" or s in self._near)
 
     def drop_orphans(self) -> None:

@@ -12,6 +12,7 @@ from qfx.api.modules import ObservedGraphModule, ObservedStandaloneGraphModule
 from qfx.config import PrepareCustomConfig, QConfigMapping, QuantType
 from qfx.config.custom_config import StandaloneModuleConfigEntry
 from qfx.errors import ConfigError
+from qfx.graph.nodes import erase_node
 from qfx.passes.annotate.choices import choice
 from qfx.passes.interface import Interface, hand_out, open_up, placeholders
 from qfx.passes.observe import KEY
@@ -191,7 +192,7 @@ def _watch(context: Context, node: Node) -> Any:
             user.replace_all_uses_with(node)
             path = str(user.target)
             context.view.forget(user, erased=True)
-            g.gm.graph.erase_node(user)
+            erase_node(g.gm.graph, user)
             delattr(g.gm, path)
             return observer
     return None

@@ -44,6 +44,14 @@ def _give_in_turn(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 give_arguments: Any = getattr(Node, "_update_args_kwargs", _give_in_turn)
 
 
+def erase_node(graph: Graph, node: Node) -> None:
+    """``graph.erase_node``; the graph's names let go of the node, too, which would keep it for as long as the graph."""
+    graph.erase_node(node)
+    names = getattr(graph._graph_namespace, "_obj_to_name", None)
+    if names is not None:
+        names.pop(node, None)
+
+
 def copied_graph(graph: Graph) -> Graph:
     """A graph with the same nodes, names, types and metadata (the values in it shared, as torch's own copy does)."""
     made = Graph(tracer_cls=graph._tracer_cls)

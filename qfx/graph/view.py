@@ -261,7 +261,12 @@ class GraphView:
     def forget(self, node: Node, *, erased: bool = False) -> None:
         """Read `node` anew next time; with `erased`, it no longer reads its parameters either."""
         reading = self._readings.pop(node, None)
-        called = self._calls.pop(node, None) if erased else None
+        called = None
+        if erased:
+            called = self._calls.pop(node, None)
+            self._ranks.pop(node, None)
+            if self._regions is not None:
+                self._regions.pop(node, None)
         if called is not None and self._callers is not None:
             self._callers[called] -= 1
         if erased and reading is not None and self._readers is not None:

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.fx import Graph, GraphModule, Node, Tracer
+from torch.fx import Graph, GraphModule, Node
 from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
@@ -18,8 +18,8 @@ from qfx.graph.absent import absent
 from qfx.graph.copying import copied, copied_tables
 from qfx.graph.hooks import hooks_of, share_hooks
 from qfx.graph.kept import DraftGraphModule
-from qfx.graph.nodes import give_arguments
 from qfx.graph.provenance import LINE_KEY, stamp
+from qfx.graph.quick_tracer import QuickTracer
 from qfx.graph.ranks import note_ranks
 from qfx.graph.training import shown as shown_calls
 from qfx.graph.training import training_calls, training_modules
@@ -40,7 +40,7 @@ PREPARE_KEEPS = "PrepareCustomConfig().set_non_traceable_module_names([{}])"
 """How a user of ``prepare_fx`` keeps a module whole."""
 
 
-class CaptureTracer(Tracer):
+class CaptureTracer(QuickTracer):
     """A symbolic tracer that notes the user's source line of every node and can keep modules whole.
 
     Args:
@@ -123,9 +123,8 @@ class CaptureTracer(Tracer):
         name: str | None = None,
         type_expr: Any | None = None,
     ) -> Node:
-        """A node that knows its source line; it gets its arguments afterwards, as in `make_node`."""
-        node = super().create_node(kind, target, (), {}, name, type_expr)
-        give_arguments(node, args, kwargs)
+        """A node that knows its source line."""
+        node = super().create_node(kind, target, args, kwargs, name, type_expr)
         node.meta[LINE_KEY] = user_line()
         return node
 

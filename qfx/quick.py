@@ -5,8 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 _PLAIN = frozenset({int, float, bool, str, tuple, list, torch.dtype, torch.qscheme, torch._ops.OpOverloadPacket})
+
+# What nn.Module's constructor leaves behind: values all modules may share, and tables each has its own of.
+_NEW = nn.Module().__dict__
+_TABLES = tuple((name, type(value)) for name, value in _NEW.items() if isinstance(value, dict | set | list))
+_SHARED = {name: value for name, value in _NEW.items() if name not in dict(_TABLES)}
+
+
+def start(module: nn.Module) -> None:
+    """``nn.Module.__init__(module)``, at half the price: it sets its tables one by one, past ``__setattr__``."""
+    own = module.__dict__
+    own.update(_SHARED)
+    for name, kind in _TABLES:
+        own[name] = kind()
 
 
 class QuickAttributes:

@@ -211,7 +211,7 @@ def unpackable(spec: PackedSpec, engine: str) -> str | None:
     These were found by comparing torch's kernels with float references; what torch refuses by itself is not repeated
     here.
     """
-    if spec.weight.device.type != "cpu":
+    if not spec.weight.is_cpu:
         return f"quantized kernels run on the CPU and the weight is on {spec.weight.device}"
     if spec.kind != "linear_fp16" and spec.weight.dtype != torch.qint8:
         return "the kernels take torch.qint8 weights only"

@@ -117,7 +117,7 @@ def module_parts(m: Match) -> tuple[Any, Any]:
 
 def _module_parts(m: Match) -> tuple[Any, Any]:
     module: Any = m.view.module(str(m.op.node.target))
-    return module, module[0] if type(module) in CONTAINERS else module
+    return module, next(iter(module._modules.values())) if type(module) in CONTAINERS else module
 
 
 def module_site(m: Match) -> KernelSite | Reject:

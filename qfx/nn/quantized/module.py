@@ -103,11 +103,12 @@ class WeightedQuantizedModule(QuickAttributes, torch.nn.Module):
         """The reference module with the weight: itself, or the first of a fused container."""
         if not issubclass(cls._float_modules()[0], _FusedModule):
             return reference
-        if any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in reference.children()):
+        weighted, *others = reference._modules.values()
+        if any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in others):
             raise ModuleTypeError(
-                f"{cls.__name__}.from_reference: fold the batch norm into the {type(reference[0]).__name__} first"
+                f"{cls.__name__}.from_reference: fold the batch norm into the {type(weighted).__name__} first"
             )
-        return reference[0]
+        return weighted
 
 
 class Repacking(QuickAttributes, torch.nn.Module):

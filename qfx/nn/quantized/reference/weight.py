@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qfx.errors import ConfigError
-from qfx.quick import QuickAttributes
+from qfx.quick import QuickAttributes, start
 
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_affine_float_qparams)
 _SCHEMES = (None, torch.per_tensor_affine, *_PER_CHANNEL)
@@ -244,7 +244,7 @@ def of_float(
         taken: from a parameter of the float module to that of the new one; by default it has the same storage.
     """
     made = cls.__new__(cls)
-    torch.nn.Module.__init__(made)
+    start(made)
     own = made.__dict__
     own.update({name: value for name, value in float_module.__dict__.items() if name not in own and name != "qconfig"})
     own["training"] = float_module.training

@@ -12,6 +12,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from qfx import dtypes
 from qfx.errors import ConfigError
+from qfx.fake_quantize.averages import move_averages, qparams_of_rows
 from qfx.fake_quantize.fake_quantize import FakeQuantize
 from qfx.fake_quantize.products import multiplied
 from qfx.fake_quantize.rounding import ends, folded_and_rounded, quick, rounded
@@ -94,12 +95,26 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         )
 
     @torch.jit.unused
+    def _observe(self, pair: Tensor) -> None:
+        """Move the averages, and scale and zero point with them: the ends are all they depend on."""
+        inner, scale, zero_point = self.activation_post_process, self.scale, self.zero_point
+        rows = self.is_per_channel and scale.shape == zero_point.shape == pair.shape[:1]
+        if rows and scale.dtype == pair.dtype and zero_point.dtype == torch.int32:
+            low, high = inner.min_val, inner.max_val
+            if move_averages(pair, low, high, inner.averaging_constant):
+                found = qparams_of_rows(low, high, self.quant_min, self.quant_max, symmetric=self.is_symmetric_quant)
+                scale.copy_(found[0])
+                zero_point.copy_(found[1])
+                return
+        self._kernel(pair, 0)
+
+    @torch.jit.unused
     def _quickly(self, x: Tensor) -> Tensor:
         axis = self.ch_axis if self.is_per_channel else None
         pair = None
         if self.observer_enabled[0] == 1:
             pair = ends(x, axis)
-            self._kernel(pair, 0)  # all that the averages, scale and zero point depend on
+            self._observe(pair)
         if self.fake_quant_enabled[0] != 1:
             return x
         return rounded(x, self.scale, self.zero_point, axis, self.quant_min, self.quant_max, pair)
@@ -121,7 +136,7 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         inner._note(product)
         pair = ends(product, 0)
         if self.observer_enabled[0] == 1:
-            self._kernel(pair, 0)
+            self._observe(pair)
         return folded_and_rounded(
             weight, factor, product, pair, self.scale, self.zero_point, self.quant_min, self.quant_max
         )

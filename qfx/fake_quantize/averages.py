@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SMALLEST_SCALE = 6.1e-5
-"""Scales below are raised to this, and the range with them."""
+_SMALLEST_SCALE = float(torch.tensor(6.1e-5, dtype=torch.float))
+"""Scales below are raised to this, and the range with them. A number of single precision, also among doubles."""
 
 _WITHOUT_RANGE = 0.1
 """The scale of a channel of zeros."""
@@ -57,26 +57,25 @@ def qparams_of_rows(low: Tensor, high: Tensor, first: int, last: int, *, symmetr
         low = torch.where(both, (unit * -(half + 1)).float(), low)
         high = torch.where(both, (unit * half).float(), high)
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    scale = (high.double() - low.double()) / steps
-    single = scale.float()
-    scale = torch.where((single == 0) | (1.0 / single).isinf(), _WITHOUT_RANGE, scale)
+    scale = ((high.double() - low.double()) / steps).float()
+    scale = torch.where((scale == 0) | (1.0 / scale).isinf(), _WITHOUT_RANGE, scale)
     small = scale < _SMALLEST_SCALE
     if bool(small.any()):
         low, high = _raised(low, high, scale, small, steps)
         scale = torch.where(small, _SMALLEST_SCALE, scale)
-    below, above = low.double() / scale, high.double() / scale
+    below, above = low.double() / scale.double(), high.double() / scale.double()
     # Of the two ends, 0 is counted from the one that loses fewer digits by it.
-    nearer = abs(first) - below.abs() < abs(last) - above.abs()
+    nearer = abs(first) + below.abs() < abs(last) + above.abs()
     zero_point = torch.where(nearer, first - below, last - above)
     if symmetric:
         zero_point = torch.where((low < 0) & (high > 0), (first + last) / 2, zero_point)
-    return scale.float(), zero_point.clamp(first, last).round().int()
+    return scale, zero_point.clamp(first, last).round().int()
 
 
 def _raised(low: Tensor, high: Tensor, scale: Tensor, small: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """The ranges that fit the smallest scale, where the scale is below it."""
     whole = torch.full_like(low, _SMALLEST_SCALE * steps)
-    factor = (_SMALLEST_SCALE / scale.float().double()).float()
+    factor = torch.full_like(scale, _SMALLEST_SCALE) / scale  # a number over a tensor is a product with its inverse
     lower = torch.where(low == 0, low, torch.where(high == 0, -whole, low * factor))
     higher = torch.where(low == 0, whole, torch.where(high == 0, high, high * factor))
     return torch.where(small, lower, low), torch.where(small, higher, high)

@@ -15,6 +15,7 @@ from qfx.errors import ConfigError
 from qfx.fake_quantize.averages import move_averages, qparams_of_rows
 from qfx.fake_quantize.fake_quantize import FakeQuantize
 from qfx.fake_quantize.products import multiplied
+from qfx.fake_quantize.room import room_for
 from qfx.fake_quantize.rounding import ends, folded_and_rounded, quick, rounded
 from qfx.graph.hooks import hooks_of
 from qfx.observers import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
@@ -132,7 +133,7 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         rows = self.is_per_channel and self.ch_axis == 0 and not self.zero_point.is_floating_point()
         if not (plain and rows and quick(weight) and self.fake_quant_enabled[0] == 1):
             return self(multiplied(weight, factor))  # type: ignore[no-any-return]
-        product = weight.detach() * factor.detach()
+        product = torch.mul(weight.detach(), factor.detach(), out=room_for(self, weight))
         inner._note(product)
         pair = ends(product, 0)
         if self.observer_enabled[0] == 1:

@@ -40,11 +40,22 @@ def spread(seed: int, channels: int = 129) -> tuple[Tensor, Tensor]:
     return torch.minimum(low, high), torch.maximum(low, high)
 
 
+def ties(seed: int, channels: int = 129) -> tuple[Tensor, Tensor]:
+    """Ranges whose ends are to each other as small numbers, so that many zero points lie half way between two codes."""
+    g = torch.Generator().manual_seed(seed)
+    size = torch.ldexp(torch.ones(channels), torch.randint(-50, 10, (channels,), generator=g))
+    low, high = (torch.randint(1, 9, (channels,), generator=g) * size for _ in range(2))
+    return -low, high
+
+
+@pytest.mark.parametrize("ranges", [spread, ties])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("codes", CODES)
 @given(seed=st.integers(0, 2**31), constant=st.sampled_from([0.01, 0.1, 1.0, 0.3]))
-def test_they_are_the_kernels(codes: tuple[int, int], symmetric: bool, seed: int, constant: float) -> None:
-    pair, (low, high) = torch.stack(spread(seed), 1), spread(seed + 1)
+def test_they_are_the_kernels(
+    ranges: Callable[[int], tuple[Tensor, Tensor]], codes: tuple[int, int], symmetric: bool, seed: int, constant: float
+) -> None:
+    pair, (low, high) = torch.stack(ranges(seed), 1), ranges(seed + 1)
     expected = kernel(pair, low, high, constant, codes, symmetric)
     assert move_averages(pair, low, high, constant)
     found = (low, high, *qparams_of_rows(low, high, *codes, symmetric=symmetric))

@@ -241,17 +241,14 @@ class Rewriter:
         for user in node.users:
             self.view.forget(user)
         for dead in match.nodes:
-            if not dead._erased and not dead.users:
-                self.erase_if_unused(dead)
+            self.erase_if_unused(dead)
         return node
 
     def _carry_names(self, match: Match, mine: set[Node]) -> None:
         olds = [(old.name, self.view.read(old).op) for old in match.nodes if old is not match.anchor]
         wanted = {op for _, op in olds}
-        alike = [self.view.read(new) for new in mine if self.view.may_be(new, wanted)] if wanted else []
-        if alike:
-            by_op = {reading.op: reading.node.name for reading in alike}
-            self.renamed.update({name: by_op[op] for name, op in olds if op in by_op})
+        by_op = {self.view.read(new).op: new.name for new in mine if self.view.may_be(new, wanted)}
+        self.renamed.update({name: by_op[op] for name, op in olds if op in by_op})
 
     def replace(self, old: Node, value: Any, *, erase: bool = True) -> None:
         """Make all users of `old` use `value`; with `erase`, `old` goes, and the constants it fetched."""

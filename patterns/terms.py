@@ -101,12 +101,11 @@ class OpTerm(Term):
     def __post_init__(self) -> None:
         mentioned = {name for name, _ in self.attrs}
         strict = [] if self.op is None else [(name, attr) for name, attr in self.op.attrs.items() if attr.strict]
-        sorted_out = {
-            "literals": tuple(each for each in self.attrs if not isinstance(each[1], Term)),
-            "goals": tuple(each for each in reversed(self.attrs) if isinstance(each[1], Term)),
-            "unspoken": tuple((name, attr.default) for name, attr in strict if name not in mentioned),
-        }
-        self.__dict__.update(sorted_out)  # as frozen as the rest
+        self.__dict__.update(  # as frozen as the rest
+            literals=tuple(each for each in self.attrs if not isinstance(each[1], Term)),
+            goals=tuple(each for each in reversed(self.attrs) if isinstance(each[1], Term)),
+            unspoken=tuple((name, attr.default) for name, attr in strict if name not in mentioned),
+        )
 
     @staticmethod
     def build(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpTerm:

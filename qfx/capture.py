@@ -114,17 +114,9 @@ class CaptureTracer(QuickTracer):
         """Path of the innermost submodule that raised `error`; empty for the model's own forward."""
         return self._failed[1] if self._failed is not None and self._failed[0] is error else ""
 
-    def create_node(
-        self,
-        kind: str,
-        target: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        name: str | None = None,
-        type_expr: Any | None = None,
-    ) -> Node:
+    def create_node(self, *args: Any, **kwargs: Any) -> Node:
         """A node that knows its source line."""
-        node = super().create_node(kind, target, args, kwargs, name, type_expr)
+        node = super().create_node(*args, **kwargs)
         node.meta[LINE_KEY] = user_line()
         return node
 

@@ -18,16 +18,12 @@ from qfx.graph.writes import says_it_writes
 from qfx.ops import Op
 from qfx.spellings import CallSpelling, UnreadableCall, calls, module_spelling, opaque
 
-_NOT_GIVEN: Any = object()
 
-
-def _in_place(module: torch.nn.Module) -> bool:
+def _in_place(module: Any) -> bool:
     """Whether a module says that it writes to its input."""
     # Looked up past nn.Module, which searches long for an attribute that is not there
-    said = module.__dict__.get("inplace", _NOT_GIVEN)
-    if said is _NOT_GIVEN and hasattr(type(module), "inplace"):
-        said = module.inplace
-    return said is True
+    there = "inplace" in module.__dict__ or hasattr(type(module), "inplace")
+    return there and module.inplace is True
 
 
 _STRUCTURE = {"placeholder": ops.placeholder, "output": ops.output}
@@ -141,14 +137,10 @@ class GraphView:
 
     def _canonical(self, node: Node, op: Op, found: dict[str, Any], spelling: Any, mutates: bool) -> Reading:
         inputs = [self.value(found.pop(name, None)) for name in op.input_names]
-        attrs = {}
-        for name, attr in op.attrs.items():
-            value = found.pop(name, _NOT_GIVEN)
-            if value is _NOT_GIVEN:
-                value = attr.default
-            elif attr.normal is not None:
-                value = attr.normal(value)
-            attrs[name] = value
+        attrs = {
+            name: op.normalize(name, found.pop(name)) if name in found else attr.default
+            for name, attr in op.attrs.items()
+        }
         for name, value in found.items():
             if value is not None and not name.startswith("_"):
                 raise UnreadableCall(f"{op} has no argument {name!r}")
@@ -174,8 +166,6 @@ class GraphView:
     def value(self, written: Any) -> Any:
         """An argument as the matcher sees it: ``get_attr`` nodes are `Param`, as are those not fetched yet; lists are
         tuples."""
-        if written is None:
-            return None
         if isinstance(written, Node):
             if written.op == "get_attr":
                 tensor = get_attribute(self.gm, str(written.target))

@@ -54,11 +54,6 @@ class Signature:
     star: str | None = None
 
     @cached_property
-    def _names(self) -> tuple[str, ...]:
-        """The canonical names, in order."""
-        return tuple(p.canonical for p in self.parameters)
-
-    @cached_property
     def _canonical(self) -> dict[str, str]:
         """Python name -> canonical name."""
         known = {p.python: p.canonical for p in self.parameters}
@@ -87,20 +82,20 @@ class Signature:
         Raises:
             UnreadableCall: too many, unknown or missing arguments.
         """
-        names = self._names
-        if len(args) > len(names) and self.star is None:
+        found: Arguments = {}
+        if len(args) > len(self.parameters) and self.star is None:
             raise UnreadableCall(f"{len(args)} positional arguments where the signature takes {len(self.parameters)}")
-        found: Arguments = dict(zip(names, args, strict=False))
-        missing = len(found) < len(names)  # before the star adds one
-        if self.star is not None and len(args) > len(names):
-            found[self.star] = _unstar(args[len(names) :])
-        known = self._canonical if kwargs else {}
+        for parameter, value in zip(self.parameters, args, strict=False):
+            found[parameter.canonical] = value
+        if self.star is not None and len(args) > len(self.parameters):
+            found[self.star] = _unstar(args[len(self.parameters) :])
+        known = self._canonical
         for name, value in kwargs.items():
             name = name if name in known else _ALIASES.get(name, name)
             if name not in known or known[name] in found:
                 raise UnreadableCall(f"unknown argument {name!r}")
             found[known[name]] = value
-        for parameter in self.parameters if missing else ():
+        for parameter in self.parameters:
             if parameter.canonical not in found:
                 if parameter.default is MISSING:
                     raise UnreadableCall(f"no argument {parameter.python!r}")

@@ -64,15 +64,16 @@ def count(flat: Tensor, bins: int, low: float, high: float, chunk: int = 1 << 17
 
 
 def blocks(flat: Tensor) -> Tensor:
-    """Return a view of rows of 32 neighbours, the blocks of ``block_extremes``; leaves out up to 31 last values."""
-    return flat[: flat.numel() // 32 * 32].view(-1, 32)
+    """Return a view of rows of 64 neighbours, the blocks of ``block_extremes``; leaves out up to 63 last values."""
+    return flat[: flat.numel() // 64 * 64].view(-1, 64)
 
 
 def block_extremes(flat: Tensor) -> tuple[Tensor, Tensor]:
-    """Return smallest and largest value of each block of 32 neighbours, the left-out ones as a block of their own.
+    """Return smallest and largest value of each block of 64 neighbours, the left-out ones as a block of their own.
 
     Twice the cost of finding the smallest and largest of all, and tells later which blocks hold a tail of the
-    distribution. (32 is the shortest row torch reduces with vectors; 16 takes six times as long.)
+    distribution. (In rows of 64 torch's reductions are as fast as memory is; 32 take a half more, 16 six times as
+    long; in longer rows more blocks hold a tail.)
     """
     rows = blocks(flat)
     least, most = rows.amin(1), rows.amax(1)
@@ -82,11 +83,13 @@ def block_extremes(flat: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([least, rest.min().view(1)]), torch.cat([most, rest.max().view(1)])
 
 
-def count_large(flat: Tensor, least: Tensor, most: Tensor, bins: int, low: float, high: float, limit: int) -> Tensor:
+def count_large(
+    flat: Tensor, least: Tensor, most: Tensor, bins: int, low: float, high: float, limit: int, tail_share: float
+) -> Tensor:
     """Return counts like ``count``, of a sample in the middle of the range and of all values in its tails.
 
-    The tails are the outermost bins with up to 0.1 % of the values at each end: choosing a range by its error looks at
-    them closely, and a sample would have too few. The counts sum to the number of values.
+    The tails are the outermost bins: choosing a range by its error looks at them closely, and a sample would have too
+    few of their values. The counts sum to the number of values.
 
     Args:
         flat: values, 1-d, contiguous.
@@ -96,11 +99,12 @@ def count_large(flat: Tensor, least: Tensor, most: Tensor, bins: int, low: float
         low: lower end of the first bin.
         high: upper end of the last bin.
         limit: the sample has about this many values.
+        tail_share: the tails have up to this share of the values at each end.
     """
     numel = float(flat.numel())
     sampled = count(flat[:: prime_stride(flat.numel(), limit)], bins, low, high)
     seen = sampled.cumsum(0, dtype=torch.float64)
-    tail = 1e-3 * float(seen[-1])
+    tail = tail_share * float(seen[-1])
     left = int((seen <= tail).sum())
     right = int((float(seen[-1]) - seen[:-1] <= tail).sum()) if bins > 1 else 0
     middle = slice_sum(sampled, left, bins - right)

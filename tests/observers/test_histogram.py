@@ -8,6 +8,15 @@ from qfx.observers import HistogramObserver, MinMaxObserver
 from qfx.observers.l2_search import expected_errors, l2_bins
 from qfx.qparams import dequantize, quantize
 
+KINDS = {
+    "normal": lambda x: x,
+    "skewed": lambda x: x.exp(),
+    "heavy tails": lambda x: x * x.abs().sqrt(),
+    "positive": lambda x: x.relu(),
+    "an outlier": lambda x: x + (x == x.max()) * 40,
+    "rare large ones": lambda x: torch.where(torch.rand_like(x) < 3e-4, x * 8, x),
+}
+
 
 def error(x: Tensor, observer: HistogramObserver | MinMaxObserver) -> float:
     q = observer.qparams()
@@ -53,10 +62,12 @@ def test_values_that_are_not_finite_are_left_out(value: float) -> None:
     assert calibrated(torch.tensor([value])).problems()[0] == "saw no finite value"
 
 
-def test_large_tensors_give_the_result_of_exact_counting() -> None:
-    x = torch.randn(4, 8, 192, 192)
+@pytest.mark.parametrize("dtype", [torch.quint8, torch.quint4x2])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_large_tensors_give_the_result_of_exact_counting(kind: str, dtype: torch.dtype) -> None:
+    x = KINDS[kind](torch.randn(4, 8, 192, 192))
     assert x.numel() > 1 << 20
-    sampled, exact = HistogramObserver(), HistogramObserver()
+    sampled, exact = HistogramObserver(dtype=dtype), HistogramObserver(dtype=dtype)
     exact._exact_below = 1 << 30
     for batch in (x, x * 1.5, x.contiguous(memory_format=torch.channels_last)):
         sampled(batch)

@@ -229,6 +229,41 @@ def max_pool(
     return _quantized_like(q, x.squeeze(0) if single else x)
 
 
+def adaptive_max_pool(q: Tensor, output_size: list[int]) -> Tensor:
+    """The largest code of each of ``output_size`` windows, as ``F.adaptive_max_pool{n}d``, which takes floats only.
+
+    Args:
+        q: quantized per tensor, or plain ``torch.uint8`` codes; ``(N, C, *spatial)`` or ``(C, *spatial)``.
+        output_size: windows along each spatial dimension; -1 keeps a dimension as it is.
+
+    Example:
+        >>> codes = torch.tensor([[[1, 7, 3, 4, 5]]], dtype=torch.uint8)
+        >>> adaptive_max_pool(codes, [2])
+        tensor([[[7, 5]]], dtype=torch.uint8)
+    """
+    if has_torch_function_unary(q):
+        made: Tensor = handle_torch_function(adaptive_max_pool, (q,), q, output_size)
+        return made
+    x = _codes_of(q) if q.is_quantized else q
+    for i, windows in enumerate(output_size):
+        x = _largest_along(x, i - len(output_size), windows)
+    return _quantized_like(q, x) if q.is_quantized else x
+
+
+def _largest_along(x: Tensor, dim: int, windows: int) -> Tensor:
+    size = x.size(dim)
+    if windows < 0 or windows == size:
+        return x
+    if windows > 0 and size % windows == 0:  # none of them overlap
+        parts: Tensor = x.unflatten(dim, [windows, size // windows])
+        return parts.amax(dim)
+    found = []
+    for i in range(windows):
+        start = i * size // windows
+        found.append(x.narrow(dim, start, -(-(i + 1) * size // windows) - start).amax(dim, True))
+    return torch.cat(found, dim)
+
+
 def _max_pool2d(
     x: Tensor, kernel_size: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool
 ) -> Tensor:

@@ -47,6 +47,11 @@ def _no_3d_reflection(site: KernelSite) -> str | None:
     return "no quantized kernel pads by 'reflect' in three dimensions" if three else None
 
 
+def _known_windows(site: KernelSite) -> str | None:
+    known = isinstance(site.attrs["output_size"], tuple)
+    return None if known else f"the kernel of {site.op} takes an output_size that is not computed"
+
+
 def _elu(x: Any, scale: Any, zero_point: Any, attrs: Mapping[str, Any]) -> tuple[Any, ...]:
     return (x, scale, zero_point, attrs["alpha"])
 
@@ -81,6 +86,10 @@ def _pool(op: str, call: Any, computes: Any, names: tuple[str, ...], own_call: C
 
 def _roll(x: Any, scale: Any, zero_point: Any, attrs: _Attrs) -> tuple[Any, ...]:
     return (x, *(list(v) if isinstance(v, tuple) else [v] for v in (attrs["shifts"], attrs["dims"])))
+
+
+def _adaptive(x: Any, scale: Any, zero_point: Any, attrs: _Attrs) -> tuple[Any, ...]:
+    return (x, [-1 if size is None else size for size in attrs["output_size"]])
 
 
 def _some(values: Any, least: int) -> bool:
@@ -129,6 +138,17 @@ _INPUTS_RANGE = (
     *(_pool(f"avg_pool{n}d", codes.avg_pool, reference.avg_pool, _AVERAGE, _plain_avg) for n in (1, 2)),
     _same("avg_pool3d", reference.avg_pool),
     *(_same(f"adaptive_avg_pool{n}d", reference.adaptive_avg_pool) for n in (1, 2, 3)),
+    *(
+        Kernel(
+            f"adaptive_max_pool{n}d",
+            "adaptive max pool of codes",
+            codes.adaptive_max_pool,
+            reference.adaptive_max_pool,
+            (_known_windows,),
+            arrange=_adaptive,
+        )
+        for n in (1, 2, 3)
+    ),
     _same("mean", reference.mean),
     Kernel("roll", "roll of codes", codes.roll, reference.roll, arrange=_roll),
     _same("pad", reference.pad, one_of("mode", "constant", "reflect", verb="pads by"), _no_3d_reflection),

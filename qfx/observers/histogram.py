@@ -21,11 +21,10 @@ EXACT_BELOW = 1 << 20
 class HistogramObserver(UniformQuantizationObserverBase):
     """Counts values in equal bins of the range seen so far; chooses the range by squared error (see ``l2_search``).
 
-    Counting is exact below 2**20 elements. Of larger tensors the tails are counted exactly (1/8192 of the values at each
-    end, 1/512 for dtypes of 4 bits) and the middle by a strided sample, scaled; their smallest and largest values are
-    exact. When the range grows, earlier counts move to the new
-    bins (see ``rebin``). Infinities and NaN are left out (and mentioned by ``problems()``), empty tensors
-    ignored.
+    Counting is exact below 2**20 elements. Of larger tensors the tails are counted exactly (1/8192 of the values at
+    each end, 1/512 for dtypes of 4 bits) and the middle by a strided sample, scaled; their smallest and largest values
+    are exact. When the range grows, earlier counts move to the new bins (see ``rebin``). Infinities and NaN are left
+    out (and mentioned by ``problems()``), empty tensors ignored.
 
     Args:
         bins: number of bins, 2048 by default.

@@ -145,8 +145,14 @@ avg_pool1d, avg_pool2d, avg_pool3d = (_op(f"avg_pool{n}d", "x", _pool_attrs(n, "
 adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = (
     _op(f"adaptive_avg_pool{n}d", "x", {"output_size": Attr(normal=_tuple_of(n))}, qparams=SAME) for n in (1, 2, 3)
 )
-adaptive_max_pool2d = _op(
-    "adaptive_max_pool2d", "x", {"output_size": Attr(normal=_tuple_of(2))} | _strict(return_indices=False)
+adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = (
+    _op(
+        f"adaptive_max_pool{n}d",
+        "x",
+        {"output_size": Attr(normal=_tuple_of(n))} | _strict(return_indices=False),
+        qparams=SAME,
+    )
+    for n in (1, 2, 3)
 )
 mean = _op("mean", "x", {"dim": Attr(None, normal=_dims), "keepdim": Attr(False)} | _strict(dtype=None), qparams=SAME)
 sum_ = _op("sum", "x", {"dim": Attr(None, normal=_dims), "keepdim": Attr(False)} | _strict(dtype=None))

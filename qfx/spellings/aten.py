@@ -146,6 +146,7 @@ def _pools() -> Iterator[CallSpelling]:
         yield from _aten(ops.REGISTRY[f"max_pool{n}d"], f"max_pool{n}d.default", adjust=stride_of_pool)
         yield from _aten(ops.REGISTRY[f"avg_pool{n}d"], f"avg_pool{n}d.default", adjust=stride_of_pool)
         yield from _aten(ops.REGISTRY[f"adaptive_avg_pool{n}d"], f"adaptive_avg_pool{n}d.default")
+        yield from _aten(ops.REGISTRY[f"adaptive_max_pool{n}d"], f"adaptive_max_pool{n}d.default", primary=True)
     yield from _aten(ops.max_pool2d, "max_pool2d_with_indices.default", primary=True, adjust=stride_of_pool)
     yield from _aten(ops.mean, "mean.dim mean.default")
     yield from _aten(ops.sum, "sum.dim_IntList sum.default")

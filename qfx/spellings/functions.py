@@ -180,7 +180,6 @@ def _arithmetic() -> Iterator[CallSpelling]:
 def _pools() -> Iterator[CallSpelling]:
     for n in (1, 2, 3):
         largest, average = ops.REGISTRY[f"max_pool{n}d"], ops.REGISTRY[f"avg_pool{n}d"]
-        adaptive = ops.REGISTRY[f"adaptive_avg_pool{n}d"]
         signature = "input>x kernel_size stride=None padding=0 dilation=1 ceil_mode=False return_indices=False"
         yield from _calls(largest, signature, getattr(F, f"max_pool{n}d"), adjust=stride_of_pool)
         yield from _calls(
@@ -192,8 +191,9 @@ def _pools() -> Iterator[CallSpelling]:
         signature = "input>x kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True"
         signature += " divisor_override=None" if n > 1 else ""
         yield from _calls(average, signature, getattr(F, f"avg_pool{n}d"), adjust=stride_of_pool)
-        yield from _calls(adaptive, "input>x output_size", getattr(F, f"adaptive_avg_pool{n}d"))
-    yield from _calls(ops.adaptive_max_pool2d, "input>x output_size return_indices=False", F.adaptive_max_pool2d)
+        for kind, more in (("avg", ""), ("max", " return_indices=False")):
+            name = f"adaptive_{kind}_pool{n}d"
+            yield from _calls(ops.REGISTRY[name], f"input>x output_size{more}", getattr(F, name))
     for op, name in ((ops.mean, "mean"), (ops.sum, "sum")):
         yield from _calls(op, "input>x dim=None keepdim=False dtype=None", getattr(torch, name), name)
     for op, name in ((ops.max, "max"), (ops.min, "min")):

@@ -117,7 +117,9 @@ def _pools_and_shapes() -> Iterator[ModuleSpelling]:
             "",
             f"{attrs} count_include_pad{divisor}",
         )
-        yield module(getattr(nn, f"AdaptiveAvgPool{n}d"), ops.REGISTRY[f"adaptive_avg_pool{n}d"], "", "output_size")
+        for kind, more in (("Avg", ""), ("Max", " return_indices")):
+            op = ops.REGISTRY[f"adaptive_{kind.lower()}_pool{n}d"]
+            yield module(getattr(nn, f"Adaptive{kind}Pool{n}d"), op, "", f"output_size{more}")
         for kind, mode in (
             ("Zero", "constant"),
             ("Constant", "constant"),
@@ -126,7 +128,6 @@ def _pools_and_shapes() -> Iterator[ModuleSpelling]:
         ):
             value = " value" if kind in ("Constant", "Zero") else ""
             yield module(getattr(nn, f"{kind}Pad{n}d"), ops.pad, "", f"padding>pad{value}", mode=mode)
-    yield module(nn.AdaptiveMaxPool2d, ops.adaptive_max_pool2d, "", "output_size return_indices")
     yield module(nn.Upsample, ops.interpolate, "", "size scale_factor mode align_corners")
     yield module(nn.UpsamplingNearest2d, ops.interpolate, "", "size scale_factor mode align_corners")
     yield module(nn.UpsamplingBilinear2d, ops.interpolate, "", "size scale_factor mode align_corners")

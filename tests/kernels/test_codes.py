@@ -174,6 +174,23 @@ def test_pools_are_exact_under_every_engine(data: Any, n: int, batched: bool, la
         assert average is None or torch.equal(found.int_repr(), average)
 
 
+@IGNORE
+@settings(deadline=None, max_examples=100)
+@given(st.data(), st.sampled_from([1, 2, 3]), st.booleans(), st.booleans(), st.booleans())
+def test_adaptive_max_pools_are_exact(data: Any, n: int, batched: bool, last: bool, plain: bool) -> None:
+    sizes = [data.draw(st.integers(1, 9)) for _ in range(n)]
+    wanted = [data.draw(st.sampled_from([-1, 1, 2, 3, 4, 11])) for _ in range(n)]
+    q = quantized(*([2] if batched else []), data.draw(st.sampled_from([1, 3, 8])), *sizes, scale=0.02)
+    if last and batched and n in FORMATS:
+        q = q.contiguous(memory_format=FORMATS[n])
+    pool = getattr(F, f"adaptive_max_pool{n}d")
+    largest = pool(q.int_repr().float(), [s if w < 0 else w for s, w in zip(sizes, wanted, strict=True)])
+    for how in (codes.adaptive_max_pool, torch.jit.script(codes.adaptive_max_pool)):
+        found = how(q.int_repr() if plain else q, wanted)
+        assert torch.equal((found if plain else found.int_repr()).float(), largest)
+        assert plain or (found.q_scale(), found.q_zero_point()) == (q.q_scale(), q.q_zero_point())
+
+
 class Model(nn.Module):
     def forward(self, q: torch.Tensor) -> torch.Tensor:
         q = codes.clamp(q, low=-0.5, high=0.5, most=66)
@@ -206,7 +223,7 @@ def test_they_survive_torchs_tracer() -> None:
 def test_under_an_fx_tracer_each_is_one_call() -> None:
     class WithPool3d(nn.Module):
         def forward(self, q: torch.Tensor) -> torch.Tensor:
-            return codes.max_pool(q, [2, 2, 2], [2, 2, 2], [0, 0, 0], [1, 1, 1], False)
+            return codes.adaptive_max_pool(codes.max_pool(q, [2, 2, 2], [2, 2, 2], [0, 0, 0], [1, 1, 1], False), [1])
 
     gm = torch.fx.symbolic_trace(Model())
     assert [n.target for n in gm.graph.nodes if n.op == "call_function"] == [
@@ -214,7 +231,8 @@ def test_under_an_fx_tracer_each_is_one_call() -> None:
     ]  # fmt: skip
     q = quantized(2, 4, 8, 8)
     assert torch.equal(gm(q).int_repr(), Model()(q).int_repr())
-    assert [n.target for n in torch.fx.symbolic_trace(WithPool3d()).graph.nodes][1] is codes.max_pool
+    traced = [n.target for n in torch.fx.symbolic_trace(WithPool3d()).graph.nodes]
+    assert traced[1:3] == [codes.max_pool, codes.adaptive_max_pool]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

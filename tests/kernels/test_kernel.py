@@ -116,6 +116,14 @@ def _roll(kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
     return called(kernel, x, shifts=how[0], dims=how[1]), kernel.reference(x, X, *how)
 
 
+def _adaptive_max(*size: int | None) -> Callable[[Kernel], tuple[torch.Tensor, torch.Tensor]]:
+    def case(kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
+        x = codes(*SHAPES[len(size)])
+        return called(kernel, x, output_size=size), kernel.reference(x, size)
+
+    return case
+
+
 SHAPES = {1: (2, 3, 8), 2: (2, 3, 6, 8), 3: (2, 3, 4, 6, 8)}
 CASES: dict[str, Callable[[Kernel], tuple[torch.Tensor, torch.Tensor]]] = {
     "add": _binary,
@@ -142,6 +150,9 @@ CASES: dict[str, Callable[[Kernel], tuple[torch.Tensor, torch.Tensor]]] = {
     "adaptive_avg_pool1d": _float_op(lambda x: F.adaptive_avg_pool1d(x, 3), SHAPES[1], 3),
     "adaptive_avg_pool2d": _float_op(lambda x: F.adaptive_avg_pool2d(x, (3, 2)), SHAPES[2], (3, 2)),
     "adaptive_avg_pool3d": _float_op(lambda x: F.adaptive_avg_pool3d(x, 2), SHAPES[3], 2),
+    "adaptive_max_pool1d": _adaptive_max(3),
+    "adaptive_max_pool2d": _adaptive_max(3, None),
+    "adaptive_max_pool3d": _adaptive_max(1, 4, 5),
     "mean": _float_op(lambda x: x.mean([2, 3]), SHAPES[2], [2, 3]),
     "pad": _float_op(lambda x: F.pad(x, (1, 2, 0, 1), value=0.5), SHAPES[2], (1, 2, 0, 1), 0.5),
     "interpolate": _bilinear,

@@ -48,7 +48,10 @@ def test_what_a_match_may_copy_is_cheap_and_pure() -> None:
     ("names", "how"),
     [
         ("conv2d linear add mul cat layer_norm batch_norm hardswish elu matmul", QParamClass.OWN),
-        ("relu max_pool2d flatten reshape permute mean pad getitem chunk avg_pool2d interpolate", QParamClass.SAME),
+        (
+            "relu max_pool2d adaptive_max_pool3d flatten reshape permute mean pad getitem chunk avg_pool2d interpolate",
+            QParamClass.SAME,
+        ),
         ("sigmoid tanh softmax hardsigmoid", QParamClass.FIXED),
         ("size dim assert placeholder output", QParamClass.NEVER),
     ],

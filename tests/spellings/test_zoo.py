@@ -56,6 +56,10 @@ SPELLINGS: dict[str, list[tuple[Callable[..., Any], dict[str, nn.Module]]]] = {
         (lambda m, x: F.max_pool2d(x, 2), {}),
         (lambda m, x: torch.max_pool2d(x, (2, 2)), {}),
     ],
+    "adaptive_max_pool2d": [
+        (lambda m, x: m.a(x), {"a": nn.AdaptiveMaxPool2d(2)}),
+        (lambda m, x: F.adaptive_max_pool2d(x, (2, 2)), {}),
+    ],
     "avg_pool2d": [(lambda m, x: m.a(x), {"a": nn.AvgPool2d(2)}), (lambda m, x: F.avg_pool2d(x, 2), {})],
     "conv2d": [
         (lambda m, x: m.a(x), {"a": nn.Conv2d(4, 4, 1, bias=False, stride=2)}),

@@ -132,6 +132,10 @@ def _adaptive(m: Match) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (m.zero_point, m.op.attrs["output_size"]), {}
 
 
+def _adaptive_max(m: Match) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return ([-1 if size is None else size for size in m.op.attrs["output_size"]],), {}
+
+
 def _mean(m: Match) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (m.zero_point, m.op.attrs["dim"]), {"keepdim": m.op.attrs["keepdim"]}
 
@@ -153,6 +157,10 @@ POOLS = (
     *(
         _own(op, onednn.adaptive_avg_pool, _adaptive)
         for op in (ops.adaptive_avg_pool1d, ops.adaptive_avg_pool2d, ops.adaptive_avg_pool3d)
+    ),
+    *(
+        _own(op, onednn.adaptive_max_pool, _adaptive_max)
+        for op in (ops.adaptive_max_pool1d, ops.adaptive_max_pool2d, ops.adaptive_max_pool3d)
     ),
     _own(ops.mean, onednn.mean, _mean),
 )

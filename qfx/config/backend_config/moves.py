@@ -1,4 +1,4 @@
-"""Patterns the original leaves out, each of which would break an integer region apart: data moves and batch norms."""
+"""Patterns the original leaves out, each of which would break an integer region: data moves, pools, batch norms."""
 
 from __future__ import annotations
 
@@ -40,22 +40,30 @@ MOVES: tuple[Any, ...] = (
     nn.ChannelShuffle,
     functional.channel_shuffle,
 )
+"""What only moves values."""
 
+POOLS: tuple[Any, ...] = tuple(
+    getattr(home, name.format(n))
+    for home, name in ((nn, "AdaptiveMaxPool{}d"), (functional, "adaptive_max_pool{}d"))
+    for n in (1, 2, 3)
+)
 
 NORMS: tuple[Any, ...] = (functional.batch_norm, torch.batch_norm, nn.BatchNorm1d)
 """Spellings of a batch norm that has nothing to be folded into; the original lists the modules 2d and 3d only."""
 
 
 def get_default_backend_config() -> BackendConfig:
-    """Return what ``prepare_fx`` uses when no backend config is given: the native one, data moves and batch norms.
+    """Return what ``prepare_fx`` uses when no backend config is given: the native one, data moves, adaptive max
+    pools and batch norms.
 
-    Padding, slicing, splitting and their like have the parameters of their input. The original does not list them, so
-    each of them leaves the integers and comes back. A backend config you pass yourself is taken as it is.
+    Padding, slicing, splitting and their like have the parameters of their input, and so have pools. The original does
+    not list them, so each of them leaves the integers and comes back. A backend config you pass yourself is taken as it
+    is.
     """
     made = get_native_backend_config()
     known = {config.pattern for config in made.configs if not isinstance(config.pattern, tuple)}
     for names, observed in (
-        (MOVES, ObservationType.OUTPUT_SHARE_OBSERVER_WITH_INPUT),
+        ((*MOVES, *POOLS), ObservationType.OUTPUT_SHARE_OBSERVER_WITH_INPUT),
         (NORMS, ObservationType.OUTPUT_USE_DIFFERENT_OBSERVER_AS_INPUT),
     ):
         for name in names:

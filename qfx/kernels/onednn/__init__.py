@@ -14,6 +14,7 @@ Example:
 
 from __future__ import annotations
 
+from qfx.kernels.codes import adaptive_max_pool
 from qfx.kernels.onednn.boundary import dequantize, quantize, requantize, through_integers
 from qfx.kernels.onednn.elementwise import add, cat, clamp, lookup, mul, table_of
 from qfx.kernels.onednn.moves import pad, resize
@@ -25,6 +26,7 @@ __all__ = [
     "OnednnSpec",
     "PackedOnednn",
     "adaptive_avg_pool",
+    "adaptive_max_pool",
     "add",
     "avg_pool",
     "cat",

@@ -37,6 +37,7 @@ from qfx.kernels.reference.norms import batch_norm, instance_norm, layer_norm, p
 from qfx.kernels.reference.overflow import SAFE_CODE, linear_sums_16bit, overflow_risk
 from qfx.kernels.reference.pooling import (
     adaptive_avg_pool,
+    adaptive_max_pool,
     avg_pool,
     interpolate_bilinear,
     interpolate_nearest,
@@ -51,6 +52,7 @@ __all__ = [
     "TANH_OUT",
     "Engine",
     "adaptive_avg_pool",
+    "adaptive_max_pool",
     "add",
     "add_scalar",
     "avg_pool",

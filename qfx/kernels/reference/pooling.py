@@ -30,6 +30,13 @@ def max_pool(
     return pool(x.double(), kernel, stride, padding, dilation, ceil_mode).to(x.dtype)
 
 
+def adaptive_max_pool(x: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+    """Return the largest code of each window: 1d, 2d or 3d, ``output_size`` as in ``torch.nn.functional``."""
+    pools = {3: F.adaptive_max_pool1d, 4: F.adaptive_max_pool2d, 5: F.adaptive_max_pool3d}
+    pool: Callable[..., Tensor] = pools[x.dim()]
+    return pool(x.double(), output_size).to(x.dtype)
+
+
 def avg_pool(
     x: Tensor,
     qparams: QParams,

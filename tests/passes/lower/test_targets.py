@@ -194,6 +194,9 @@ SAME: dict[str, tuple[Callable[[Any, Any], Any], torch.Tensor]] = {
     "adaptive 1d": (lambda m, x: F.adaptive_avg_pool1d(x, 3), X1),
     "adaptive 2d": (lambda m, x: F.adaptive_avg_pool2d(x, (3, 1)), X2),
     "adaptive 3d": (lambda m, x: F.adaptive_avg_pool3d(x, 2), X3),
+    "adaptive max 1d": (lambda m, x: F.adaptive_max_pool1d(x, 3), X1),
+    "adaptive max 2d": (lambda m, x: F.adaptive_max_pool2d(x, (3, None)), X2),
+    "adaptive max 3d": (lambda m, x: F.adaptive_max_pool3d(x, 1), X3),
     "mean": (lambda m, x: x.mean([2, 3]), X2),
     "mean keepdim": (lambda m, x: torch.mean(x, (2, 3), keepdim=True), X2),
     "pad": (lambda m, x: F.pad(x, (1, 2, 0, 1)), X2),
@@ -246,7 +249,15 @@ def test_moves_and_pools(name: str, target: str) -> None:
     check(net(function), x, target=target)
 
 
+def test_a_computed_number_of_windows(target: str) -> None:
+    one = net(lambda m, x: F.adaptive_max_pool2d(x, x.shape[2] // 2))
+    with pytest.raises(DowngradeError, match="output_size .*computed"):
+        check(one, X2, target=target)
+    check(net(lambda m, x: F.adaptive_max_pool2d(x, (x.shape[2] // 2, 3))), X2, target=target)
+
+
 MODULES: dict[str, tuple[nn.Module, torch.Tensor]] = {
+    "adaptive max pool": (nn.AdaptiveMaxPool2d((3, None)), X2),
     "max pool": (nn.MaxPool2d(2), X2),
     "zero pad": (nn.ZeroPad2d((0, 1, 0, 1)), X2),
     "flatten": (nn.Flatten(), X2),

@@ -11,8 +11,15 @@ class QfxError(Exception):
     """Root of every error qfx raises on purpose."""
 
 
-class ConfigError(QfxError, ValueError):
-    """A configuration asks for something that does not exist or contradicts itself."""
+class ConfigError(QfxError, ValueError, AssertionError):
+    """A configuration asks for something that does not exist or contradicts itself.
+
+    The original asserts most of what this says.
+    """
+
+
+class UnsupportedConfigError(ConfigError, NotImplementedError):
+    """What a configuration asks for has a meaning, and no implementation."""
 
 
 class CaptureError(QfxError):

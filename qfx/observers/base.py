@@ -81,6 +81,11 @@ class ObserverBase(QuickAttributes, ABC, nn.Module):
     with_callable_args = classmethod(with_callable_args)
 
 
+def middle_outside(qscheme: torch.qscheme, dtype: torch.dtype, reduce_range: bool) -> bool:
+    """Whether codes have no room for their zero point: 128 for symmetric unsigned ones, of which 0..127 are left."""
+    return reduce_range and qscheme in dtypes.SYMMETRIC and dtype in (torch.quint8, torch.uint8)
+
+
 class UniformQuantizationObserverBase(ObserverBase):
     """Base of observers that choose evenly spaced levels from a range.
 
@@ -127,11 +132,6 @@ class UniformQuantizationObserverBase(ObserverBase):
         if not (dtypes.is_integer(dtype) or dtype in dtypes.FLOAT8_DTYPES):
             raise ConfigError(
                 f"{type(self).__name__} cannot observe for {dtype}; use an integer dtype, e.g. torch.quint8"
-            )
-        if reduce_range and qscheme in dtypes.SYMMETRIC and dtype in (torch.quint8, torch.uint8):
-            # The zero point of symmetric unsigned codes is 128, which 0..127 does not contain.
-            raise ConfigError(
-                f"a symmetric scheme cannot reduce the range of {dtype}; use torch.qint8 or an affine scheme"
             )
         self.qscheme = qscheme
         self.reduce_range = reduce_range

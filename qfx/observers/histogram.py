@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from qfx import dtypes
-from qfx.errors import ConfigError
-from qfx.observers.base import UniformQuantizationObserverBase
+from qfx.errors import UnsupportedConfigError
+from qfx.frames import warn
+from qfx.observers.base import UniformQuantizationObserverBase, middle_outside
 from qfx.observers.bins import block_extremes, count, count_large, in_storage_order, rebin
-from qfx.observers.l2_search import l2_range
+from qfx.observers.l2_search import expected_errors, l2_range
 from qfx.observers.minmax import extremes
 from qfx.observers.statistics import HistogramStatistics
 from qfx.qparams import EPS
@@ -60,9 +61,16 @@ class HistogramObserver(UniformQuantizationObserverBase):
         **kwargs: Any,
     ) -> None:
         if not dtypes.is_per_tensor(qscheme):
-            raise ConfigError(f"HistogramObserver takes per-tensor schemes; got {qscheme}")
+            raise UnsupportedConfigError(f"HistogramObserver takes per-tensor schemes; got {qscheme}")
         if is_dynamic:
-            raise ConfigError("HistogramObserver gathers over batches and cannot be dynamic; use PlaceholderObserver")
+            raise UnsupportedConfigError(
+                "HistogramObserver gathers over batches and cannot be dynamic; use PlaceholderObserver"
+            )
+        if middle_outside(qscheme, dtype, reduce_range):
+            warn(
+                f"the zero point of symmetric {dtype} is 128, and a reduced range ends at 127: every value above zero "
+                "is lost; use torch.qint8 or an affine scheme"
+            )
         super().__init__(
             dtype=dtype,
             qscheme=qscheme,
@@ -125,8 +133,19 @@ class HistogramObserver(UniformQuantizationObserverBase):
         """Return ``(scale, zero_point)``, each of shape ``(1,)``; 1 and 0, with a warning, where nothing was seen."""
         if self._unset(self.min_val, self.max_val):
             return self._calculate_qparams(self.min_val, self.max_val)
-        low, high = l2_range(self.histogram, self.min_val, self.max_val, self.dst_nbins)
+        low, high = self._non_linear_param_search()
         return self._calculate_qparams(low, high)
+
+    # The names the original has for its search, to be called or overridden.
+    def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
+        return l2_range(self.histogram, self.min_val, self.max_val, self.dst_nbins)
+
+    @torch.jit.unused
+    def _compute_quantization_error(self, next_start_bin: int, next_end_bin: int) -> float:
+        """The summed squared error of quantizing the values of these bins and all in between to as many levels."""
+        width = (float(self.max_val) - float(self.min_val)) / self.bins
+        ends = torch.tensor([next_start_bin, next_end_bin])
+        return float(expected_errors(self.histogram, ends[:1], ends[1:], self.dst_nbins)) * width * width
 
     def extra_repr(self) -> str:
         """Show the range."""

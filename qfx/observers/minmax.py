@@ -6,21 +6,28 @@ import torch
 from torch import Tensor
 
 from qfx import dtypes
-from qfx.errors import ConfigError
-from qfx.observers.base import UniformQuantizationObserverBase
+from qfx.errors import UnsupportedConfigError
+from qfx.observers.base import UniformQuantizationObserverBase, middle_outside
 from qfx.observers.statistics import MinMaxStatistics, MovingAverageStatistics, Statistics
 from qfx.qparams import EPS
 
 
 def _take_scheme(name: str, qscheme: torch.qscheme, allowed: tuple[torch.qscheme, ...]) -> None:
     if qscheme not in allowed:
-        raise ConfigError(f"{name} takes the schemes {', '.join(map(str, allowed))}; got {qscheme}")
+        raise UnsupportedConfigError(f"{name} takes the schemes {', '.join(map(str, allowed))}; got {qscheme}")
 
 
 def _refuse_dynamic(name: str, is_dynamic: bool) -> None:
     if is_dynamic:
-        raise ConfigError(
+        raise UnsupportedConfigError(
             f"{name} gathers over batches and cannot be dynamic; use PlaceholderObserver(is_dynamic=True)"
+        )
+
+
+def _refuse_reduced(qscheme: torch.qscheme, dtype: torch.dtype, reduce_range: bool) -> None:
+    if middle_outside(qscheme, dtype, reduce_range):
+        raise UnsupportedConfigError(
+            f"a symmetric scheme cannot reduce the range of {dtype}; use torch.qint8 or an affine scheme"
         )
 
 
@@ -87,6 +94,7 @@ class MinMaxObserver(UniformQuantizationObserverBase):
         **kwargs: Any,
     ) -> None:
         _take_scheme(type(self).__name__, qscheme, dtypes.PER_TENSOR)
+        _refuse_reduced(qscheme, dtype, reduce_range)
         super().__init__(
             dtype=dtype,
             qscheme=qscheme,
@@ -168,7 +176,9 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
         **kwargs: Any,
     ) -> None:
         if is_dynamic and averaging_constant != 1:
-            raise ConfigError(f"a dynamic moving average needs averaging_constant=1, got {averaging_constant}")
+            raise UnsupportedConfigError(
+                f"a dynamic moving average needs averaging_constant=1, got {averaging_constant}"
+            )
         super().__init__(
             dtype=dtype,
             qscheme=qscheme,
@@ -229,6 +239,7 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
     ) -> None:
         _take_scheme(type(self).__name__, qscheme, dtypes.PER_CHANNEL)
         _refuse_dynamic(type(self).__name__, is_dynamic)
+        _refuse_reduced(qscheme, dtype, reduce_range)
         super().__init__(
             dtype=dtype,
             qscheme=qscheme,
@@ -263,9 +274,13 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
         return low, high
 
     def _store(self, low: Tensor, high: Tensor) -> None:
-        # New tensors, as the size may change: loaded and shared storage cannot be resized
-        self.min_val = low.to(self.min_val.device)
-        self.max_val = high.to(self.max_val.device)
+        least, most = self.min_val, self.max_val
+        if least.shape == low.shape:
+            least.copy_(low)
+            most.copy_(high)
+        else:  # still the same buffers, but of new storage: a loaded or shared one cannot be resized
+            least.set_(low.to(least.device))  # type: ignore[call-overload]
+            most.set_(high.to(most.device))  # type: ignore[call-overload]
 
     @torch.jit.export
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]

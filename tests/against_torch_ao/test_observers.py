@@ -251,6 +251,18 @@ def squared_error(x: Tensor, observer: Any) -> float:
     return float((q - x).double().pow(2).mean())
 
 
+def test_the_error_of_a_range_of_bins_is_theirs() -> None:
+    mine, other = observers.HistogramObserver(), theirs.HistogramObserver()
+    x = torch.randn(5000)
+    mine(x)
+    other(x)
+    mine.histogram.copy_(other.histogram)
+    for first, last in ((0, 2047), (100, 1900), (700, 701), (3, 1200)):
+        # Theirs adds up in float32
+        expected = other._compute_quantization_error(first, last)
+        assert mine._compute_quantization_error(first, last) == pytest.approx(expected, rel=1e-3)
+
+
 def test_quantization_error_is_no_worse() -> None:
     ratios = {}
     for kind in QUALITY:

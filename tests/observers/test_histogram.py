@@ -43,6 +43,23 @@ def test_outliers_are_cut_off() -> None:
     assert error(x, calibrated(x)) < error(x, calibrated(x, cls=MinMaxObserver))
 
 
+def test_a_zero_point_outside_of_the_codes_is_a_warning() -> None:
+    """The original takes this configuration without a word, and cuts off everything above zero."""
+    with pytest.warns(UserWarning, match="every value above zero is lost; use torch.qint8"):
+        observer = HistogramObserver(qscheme=torch.per_tensor_symmetric, reduce_range=True)
+    observer(torch.randn(100))
+    assert (observer.quant_max, observer.calculate_qparams()[1].item()) == (127, 128)
+
+
+def test_a_search_of_ones_own() -> None:
+    class Whole(HistogramObserver):
+        def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
+            return self.min_val, self.max_val
+
+    x = torch.randn(100_000)
+    assert calibrated(x, cls=Whole).qparams().scale == calibrated(x, cls=MinMaxObserver).qparams().scale
+
+
 def test_one_value() -> None:
     scale, zero_point = calibrated(torch.full((9,), 2.55)).calculate_qparams()
     torch.testing.assert_close(scale, torch.tensor([0.01]))

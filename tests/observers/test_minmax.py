@@ -279,6 +279,29 @@ def test_what_cannot_work_is_refused_at_once(make: object, reason: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MinMaxObserver(qscheme=torch.per_channel_affine),
+        lambda: HistogramObserver(is_dynamic=True),
+        lambda: PerChannelMinMaxObserver(qscheme=torch.per_channel_symmetric, reduce_range=True),
+    ],
+)
+def test_what_has_a_meaning_and_is_not_there_is_not_implemented(make: object) -> None:
+    with pytest.raises(NotImplementedError):
+        make()
+
+
+@pytest.mark.parametrize("cls", [PerChannelMinMaxObserver, MovingAveragePerChannelMinMaxObserver, MinMaxObserver])
+def test_buffers_stay_the_same_objects(cls: type) -> None:
+    observer = cls()
+    held = dict(observer.named_buffers())
+    for _ in range(2):
+        observer(torch.randn(4, 3))
+    assert all(held[name] is buffer for name, buffer in observer.named_buffers())
+    assert held["min_val"].data_ptr() == observer.min_val.data_ptr()
+
+
 def test_a_dynamic_moving_average_keeps_the_last_batch() -> None:
     observer = MovingAverageMinMaxObserver(averaging_constant=1, is_dynamic=True)
     observer(torch.tensor([-9.0, 9.0]))

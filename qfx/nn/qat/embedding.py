@@ -16,13 +16,15 @@ from qfx.nn.qat.module import QATModule
 class _Table(QATModule):
     """Both tables have one scale and one float zero point a row, which is what their kernels take."""
 
+    _TABLE = ""
+
     def _take_qconfig(self, qconfig: Any, device: Any = None) -> None:
         super()._take_qconfig(qconfig, device)
         scheme = self.weight_fake_quant.qscheme
         if scheme != torch.per_channel_affine_float_qparams:
             raise ConfigError(
-                f"the weights of {type(self).__name__} take torch.per_channel_affine_float_qparams, got {scheme}; use "
-                "default_embedding_qat_qconfig"
+                f"{self._TABLE} weights requires a qscheme of torch.per_channel_affine_float_qparams; got {scheme}: "
+                "use default_embedding_qat_qconfig"
             )
 
 
@@ -34,6 +36,7 @@ class Embedding(_Table, nn.Embedding):
     """
 
     _FLOAT_MODULE = nn.Embedding
+    _TABLE = "Embedding"
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class EmbeddingBag(_Table, nn.EmbeddingBag):
     """
 
     _FLOAT_MODULE = nn.EmbeddingBag
+    _TABLE = "Embedding Bag"
 
     def __init__(
         self,

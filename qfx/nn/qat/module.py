@@ -33,7 +33,9 @@ class QATModule(nn.Module):
             ConfigError: there is no configuration.
         """
         if not qconfig:
-            raise ConfigError(f"{type(self).__name__} for training needs a qconfig; see get_default_qat_qconfig")
+            raise ConfigError(
+                f"qconfig must be provided for QAT module {type(self).__name__}; see get_default_qat_qconfig"
+            )
         self.qconfig = qconfig
         made = qconfig.weight()
         self.weight_fake_quant = made if device is None else made.to(device)
@@ -57,8 +59,7 @@ class QATModule(nn.Module):
         if isinstance(mod, _FusedModule):
             mod = mod[0]
             qconfig = qconfig or getattr(mod, "qconfig", None)
-        if not qconfig:
-            raise ModuleTypeError(f"qat.{cls.__name__}.from_float: the float module needs a qconfig; set one first")
+        check_qconfig(cls, mod, qconfig)
         made = like(cls, mod)
         made._parameters.update({name: mod._parameters.get(name) for name in ("weight", "bias") if hasattr(mod, name)})
         if parametrize.is_parametrized(mod, "weight"):
@@ -75,6 +76,13 @@ class QATModule(nn.Module):
                 parameter = getattr(self, name)
                 made._parameters[name] = None if parameter is None else nn.Parameter(parameter.detach())
         return made
+
+
+def check_qconfig(cls: type, mod: nn.Module, qconfig: Any) -> None:
+    """Raise ModuleTypeError where a float module has no configuration for the class that is to replace it."""
+    if not qconfig:
+        what = "a valid qconfig" if hasattr(mod, "qconfig") else "qconfig defined"
+        raise ModuleTypeError(f"qat.{cls.__name__}.from_float: Input float module must have {what}; set one first")
 
 
 _OWN = ("qconfig", "weight_fake_quant")

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch._jit_internal import is_scripting
 
-from qfx.errors import ConfigError
 from qfx.kernels.packing import PackedSpec
+from qfx.nn.errors import WeightTypeError
 from qfx.nn.quantized.module import (
     PackedModule,
     WeightedQuantizedModule,
@@ -32,7 +32,7 @@ class LinearPackedParams(PackedModule):
         engine: who packs; None for the engine selected in torch (half floats: always fbgemm, which alone has them).
 
     Raises:
-        ConfigError: another dtype.
+        WeightTypeError: another dtype.
     """
 
     __constants__ = ["_engine_given", "dtype", "engine"]  # noqa: RUF012
@@ -42,7 +42,9 @@ class LinearPackedParams(PackedModule):
     def __init__(self, dtype: torch.dtype = torch.qint8, *, engine: str | None = None) -> None:
         super().__init__()
         if dtype not in (torch.qint8, torch.float16):
-            raise ConfigError(f"a quantized linear layer stores torch.qint8 or torch.float16, not {dtype}")
+            raise WeightTypeError(
+                f"Unsupported dtype {dtype}: a quantized linear layer stores torch.qint8 or torch.float16"
+            )
         self.dtype = dtype
         self._choose_engine(engine)
         if made_empty():

@@ -251,7 +251,7 @@ def test_moves_and_pools(name: str, target: str) -> None:
 
 def test_a_computed_number_of_windows(target: str) -> None:
     one = net(lambda m, x: F.adaptive_max_pool2d(x, x.shape[2] // 2))
-    with pytest.raises(DowngradeError, match="output_size .*computed"):
+    with pytest.raises(DowngradeError, match=r"output_size .*computed"):
         check(one, X2, target=target)
     check(net(lambda m, x: F.adaptive_max_pool2d(x, (x.shape[2] // 2, 3))), X2, target=target)
 

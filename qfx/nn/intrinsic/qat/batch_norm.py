@@ -19,7 +19,7 @@ from qfx.fake_quantize.products import divided, multiplied
 from qfx.fake_quantize.rounding import quick
 from qfx.nn.errors import ModuleTypeError
 from qfx.nn.folding import fold_modules
-from qfx.nn.qat.module import QATModule, like
+from qfx.nn.qat.module import QATModule, check_qconfig, like
 
 
 class WithBatchNorm(QATModule):
@@ -118,8 +118,7 @@ class WithBatchNorm(QATModule):
             )
         weighted, bn = mod[0], mod[1]
         qconfig = getattr(mod, "qconfig", None) or getattr(weighted, "qconfig", None)
-        if not qconfig:
-            raise ModuleTypeError(f"qat.{cls.__name__}.from_float: the float module needs a qconfig; set one first")
+        check_qconfig(cls, mod, qconfig)
         made = like(cls, weighted)
         made._parameters.update({"weight": weighted.weight, "bias": weighted.bias})
         made.bn = bn

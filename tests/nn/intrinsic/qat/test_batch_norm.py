@@ -108,9 +108,9 @@ def test_the_wrong_module_or_no_configuration_is_refused(name: str) -> None:
     with pytest.raises(ModuleTypeError, match=rf"qat.{name}.from_float only works for {name}, got Tanh"):
         cls.from_float(nn.Tanh())
     del original.qconfig
-    with pytest.raises(ModuleTypeError, match="the float module needs a qconfig"):
+    with pytest.raises(ModuleTypeError, match="Input float module must have qconfig defined"):
         cls.from_float(original)
-    with pytest.raises(ConfigError, match="for training needs a qconfig"):
+    with pytest.raises(ConfigError, match="qconfig must be provided for QAT module"):
         cls(4, 6, 3) if dims(name) else cls(4, 6)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import torch
 from torch.fx import GraphModule, Node
 
 from qfx import dtypes, ops
+from qfx.kernels.decomposed import registered
 from qfx.passes.convert import CODES_KEY
 from qfx.passes.pipeline import Context
 from qfx.qparams import EPS
@@ -21,11 +21,11 @@ def decompose(gm: GraphModule, context: Context) -> bool:
     """Spell every quantize and dequantize with plain integers, in place.
 
     Args:
-        gm: a reference graph; ``torch.ops.quantized_decomposed`` must be registered.
+        gm: a reference graph.
         context: of the graph.
     """
     g, view = context.rewriter, context.view
-    library: Any = torch.ops.quantized_decomposed
+    library = registered()
     told: dict[Node, tuple[Any, tuple[Any, ...]]] = {}  # integers -> dequantize that fits, and its further arguments
     for node in list(gm.graph.nodes):
         if node._erased:

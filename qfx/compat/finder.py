@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
-from pathlib import Path
 from types import ModuleType
 
-import torch
-
-from qfx.compat.table import KEPT, LATER, ROOTS, below
+from qfx.compat.table import KEPT, LATER, ROOTS, below, file_of
 
 
 class Finder:
@@ -34,14 +31,8 @@ class Finder:
                 name=fullname,
             )
         if below(fullname, KEPT):
-            found = _file_of(fullname)
+            found = file_of(fullname)
             if found is not None:
                 inside = [str(found.parent)] if found.name == "__init__.py" else None
                 return spec_from_file_location(fullname, found, submodule_search_locations=inside)
         raise ModuleNotFoundError(f"neither qfx nor this PyTorch has {fullname}", name=fullname)
-
-
-def _file_of(fullname: str) -> Path | None:
-    at = Path(str(torch.__file__)).parent.joinpath(*fullname.split(".")[1:])
-    candidates = (at.with_suffix(".py"), at / "__init__.py")
-    return next((each for each in candidates if each.is_file()), None)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+
+import torch
 
 QUANTIZATION = "torch.ao.quantization"
 
@@ -134,6 +137,9 @@ KEPT = (
 # Of these, what is loaded already stays: they register operators, which can be done only once a process.
 REGISTERS = (f"{QUANTIZATION}.fx._decomposed",)
 
+# What stands for such a module where this PyTorch has none any more.
+INSTEAD = {f"{QUANTIZATION}.fx._decomposed": ("qfx.compat.private.decomposed",)}
+
 # What comes with quantization of exported programs.
 LATER = (f"{QUANTIZATION}.pt2e", f"{QUANTIZATION}.quantizer", f"{QUANTIZATION}.quantize_pt2e")
 
@@ -149,6 +155,13 @@ def below(name: str, roots: tuple[str, ...]) -> bool:
     return any(name == root or name.startswith(f"{root}.") for root in roots)
 
 
+def file_of(name: str) -> Path | None:
+    """The file PyTorch ships for a module below ``torch``; None where it ships none."""
+    at = Path(str(torch.__file__)).parent.joinpath(*name.split(".")[1:])
+    candidates = (at.with_suffix(".py"), at / "__init__.py")
+    return next((each for each in candidates if each.is_file()), None)
+
+
 def sources() -> dict[str, tuple[str, ...]]:
     """Old module -> modules of qfx with its names, first the one that is asked first; parents before children."""
     return dict(sorted(_rows()))
@@ -160,6 +173,9 @@ def _rows() -> Iterator[tuple[str, tuple[str, ...]]]:
         yield f"torch.quantization.{tail}".rstrip("."), found
     for old, new in _OLD_QUANTIZATION.items():
         yield f"torch.quantization.{old}", _OF_QUANTIZATION[new]
+    for name, instead in INSTEAD.items():
+        if file_of(name) is None:
+            yield name, instead
     yield "torch.ao.nn", ("qfx.nn",)
     for package, modules in _OF_NN.items():
         found = (f"qfx.nn.{package}", *_BESIDE.get(package, ()))

@@ -14,8 +14,6 @@ import qfx
 import qfx.compat
 from qfx.compat.private.flows import _convert_to_reference_decomposed_fx
 
-pytest.importorskip("torch.ao.quantization.fx._decomposed")
-
 
 @pytest.fixture(autouse=True)
 def _old_names() -> Iterator[None]:

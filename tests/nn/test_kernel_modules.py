@@ -130,7 +130,11 @@ def test_padding_in_words_and_numbers(padding, kernel, dilation, expected):
         (lambda: quantized.ConvTranspose2d(4, 8, 3, padding_mode="reflect"), ValueError, "use zeros"),
         (lambda: quantized.Conv2d(4, 8, (3, 3, 3)), InputError, "expected a number or 2 of them"),
         (lambda: quantized.Conv2d(4, 8, 3, device="cuda"), InputError, "CPU only, not on cuda"),
-        (lambda: quantized.Linear(4, 8, dtype=torch.quint8), ConfigError, "Unsupported dtype torch.quint8: a quantized linear"),
+        (
+            lambda: quantized.Linear(4, 8, dtype=torch.quint8),
+            ConfigError,
+            "Unsupported dtype torch.quint8: a quantized linear",
+        ),
         (lambda: quantized.Conv2d(4, 8, 3, engine="cudnn"), ConfigError, "'cudnn' is not an engine"),
         (lambda: quantized.EmbeddingBag(4, 8, mode="mean"), ConfigError, "sums its bags"),
         (lambda: quantized.Embedding(4, 8, dtype=torch.qint8), ConfigError, "quint8 and quint4x2"),

@@ -156,3 +156,15 @@ def test_codes_of_a_quantized_tensor_stay_in_a_narrow_range(scheme):
     expected = (layer.weight / steps).round().clamp(-8, 7).to(torch.int8)
     assert expected.min() == -8
     assert torch.equal(made.get_quantized_weight().int_repr(), expected)
+
+
+@pytest.mark.parametrize("scheme", ["per_tensor_affine", "per_channel_affine"])
+def test_a_traced_graph_shows_the_integers_of_a_decomposed_weight(scheme: str) -> None:
+    told = qparams(scheme, count=8, is_decomposed=True, quant_min=-20, quant_max=20)
+    made = reference.Linear.from_float(nn.Linear(4, 8), told)
+    traced = torch.fx.symbolic_trace(made)
+    calls = [node for node in traced.graph.nodes if "quantized_decomposed" in str(node.target)]
+    assert [str(node.target).partition(".")[2].partition("_")[0] for node in calls] == ["quantize", "dequantize"]
+    assert all(node.args[-3:-1] == (-20, 20) for node in calls)
+    x = torch.randn(3, 4)
+    assert torch.equal(traced(x), made(x))

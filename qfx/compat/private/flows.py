@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,12 +138,7 @@ def _convert_to_reference_decomposed_fx(
     qconfig_mapping: Any = None,
     backend_config: Any = None,
 ) -> GraphModule:
-    """`convert_to_reference_fx`, spelled with plain integers and ``torch.ops.quantized_decomposed``.
-
-    Raises:
-        ModuleNotFoundError: this PyTorch does not ship these operators any more.
-    """
-    importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers them
+    """`convert_to_reference_fx`, spelled with plain integers and ``torch.ops.quantized_decomposed``."""
     made: Any = convert_to_reference_fx(graph_module, convert_custom_config, True, qconfig_mapping, backend_config)
     draft = made.draft()
     context = Context.of(draft)

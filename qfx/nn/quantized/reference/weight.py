@@ -8,8 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._jit_internal import is_scripting
+from torch.overrides import has_torch_function_unary
 
 from qfx.errors import ConfigError
+from qfx.kernels.decomposed import registered
 from qfx.quick import QuickAttributes, start
 
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_affine_float_qparams)
@@ -51,6 +54,27 @@ def plain_codes(
     inverse = 1.0 / along_axis(scale, weight, per_channel, axis)
     codes = torch.round(weight * inverse) + along_axis(zero_point, weight, per_channel, axis)
     return codes.clamp(low, high).to(storage)
+
+
+def as_operators(
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    per_channel: bool,
+    axis: int,
+    low: int,
+    high: int,
+    storage: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The codes and the values of a weight by ``torch.ops.quantized_decomposed``: what exporters read in a graph."""
+    operators = registered()
+    if per_channel:
+        told: tuple[Any, ...] = (scale, zero_point, axis, low, high, storage)
+        codes = operators.quantize_per_channel(weight, *told)
+        return codes, operators.dequantize_per_channel(codes, *told)
+    told = (scale, zero_point, low, high, storage)
+    codes = operators.quantize_per_tensor(weight, *told)
+    return codes, operators.dequantize_per_tensor(codes, *told)
 
 
 def quantized_weight(
@@ -194,6 +218,9 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
             A quantized tensor of ``weight_dtype``; a plain integer tensor where ``is_decomposed`` or where the dtype
             is a plain one; the weight cast to ``weight_dtype`` where that is a float one.
         """
+        if not is_scripting():  # noqa: SIM102  TorchScript leaves out this branch only where it is alone
+            if self._traced():
+                return self._operators()[0]
         return quantized_weight(
             self.weight, self.weight_scale, self.weight_zero_point, self._quantized, self._plain, self._per_channel,
             self.weight_axis_int, self._low, self._high, self.weight_dtype, self._storage_dtype,
@@ -203,9 +230,24 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
         """The float weight after a round trip through its integers: what the quantized kernels compute with."""
         if self.weight_qscheme is None:
             return self.weight
+        if not is_scripting():  # noqa: SIM102
+            if self._traced():
+                return self._operators()[1]
         return float_weight(
             self.weight, self.weight_scale, self.weight_zero_point, self._quantized, self._plain, self._per_channel,
             self.weight_axis_int, self._low, self._high, self.weight_dtype, self._storage_dtype,
+        )  # fmt: skip
+
+    @torch.jit.unused
+    def _traced(self) -> bool:
+        """Whether a graph is being recorded in which the integers are to be seen."""
+        return self.is_decomposed and self._quantized and has_torch_function_unary(self.weight)
+
+    @torch.jit.unused
+    def _operators(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return as_operators(
+            self.weight, self.weight_scale, self.weight_zero_point, self._per_channel, self.weight_axis_int, self._low,
+            self._high, self._storage_dtype,
         )  # fmt: skip
 
     # State dict: weight_qscheme and weight_dtype as objects, then the tensors; the axis only for per_channel_affine.

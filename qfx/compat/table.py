@@ -69,6 +69,7 @@ _OF_QUANTIZATION: dict[str, tuple[str, ...]] = {
     "fx.utils": (
         "qfx.compat.private.nodes",
         "qfx.compat.private.arguments",
+        "qfx.compat.private.dequant_stubs",
         "qfx.compat.private.lowering",
         *_FX,
     ),
@@ -111,11 +112,11 @@ _OF_NN = {
 _BESIDE = {
     "quantized": ("qfx.nn.quantized.conv", "qfx.nn.quantized.batchnorm", "qfx.compat.private.layers"),
     "quantized.dynamic": ("qfx.compat.private.layers",),
-    "quantized.reference": ("qfx.compat.private.layers",),
+    "quantized.reference": ("qfx.compat.private.reference_weights", "qfx.nn.quantized.reference.conv"),
     "sparse.quantized": ("qfx.compat.private.layers",),
     "intrinsic.qat": ("qfx.nn.intrinsic", "qfx.compat.private.layers"),
     "intrinsic.quantized": ("qfx.nn.intrinsic",),
-    "qat": ("qfx.nn.intrinsic",),
+    "qat": ("qfx.nn.intrinsic", "qfx.nn.qat.conv"),
 }
 
 # Names before ``torch.ao``: the families that lived in ``torch.nn``, and modules that have another name now.
@@ -135,6 +136,8 @@ KEPT = (
     f"{QUANTIZATION}.fx._decomposed",
     f"{QUANTIZATION}.fx._lower_to_native_backend",
     f"{QUANTIZATION}.fx._model_report",
+    f"{QUANTIZATION}.fx.lower_to_fbgemm",
+    f"{QUANTIZATION}.fx.lower_to_qnnpack",
     "torch.quantization._numeric_suite",
     "torch.quantization._numeric_suite_fx",
     "torch.quantization._quantized_conversions",

@@ -55,10 +55,10 @@ def quantize_weight(weight: torch.Tensor, observer: Any) -> torch.Tensor:
         raise ConfigError(
             f"a weight cannot be quantized with the scheme {scheme}; use a per-tensor or per-channel affine one"
         )
-    return _clamp_codes(quantized, source.quant_min, source.quant_max)
+    return clamp_codes(quantized, source.quant_min, source.quant_max)
 
 
-def _clamp_codes(quantized: torch.Tensor, low: int, high: int) -> torch.Tensor:
+def clamp_codes(quantized: torch.Tensor, low: int, high: int) -> torch.Tensor:
     """Keep the codes inside the observer's range: quantizing saturates at the ends of the stored type only."""
     codes = quantized.int_repr()
     stored = torch.iinfo(codes.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qfx.utilities.modules import completed_arguments as _normalize_kwargs
 from qfx.utilities.modules import default_arguments as _get_default_kwargs
 from qfx.utilities.modules import known_arguments as _get_signature_locals
@@ -13,7 +15,11 @@ from qfx.utilities.nodes import FUNCTIONS as func_list
 from qfx.utilities.nodes import METHODS as method_list
 from qfx.utilities.nodes import MODULES as module_type_list
 
+QuantizerCls = Any
+"""A handler of patterns, as a type; the original stopped saying which."""
+
 __all__ = [
+    "QuantizerCls",
     "_assert_and_get_unique_device",
     "_get_default_kwargs",
     "_get_num_pos_args",

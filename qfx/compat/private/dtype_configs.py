@@ -36,6 +36,8 @@ CONSTANTS: dict[str, DTypeConfig] = {
     "executorch_weight_only_quint8_dtype_config": dtypes.weight_only_quint8,
 }
 
+rnn_op_dtype_configs = [CONSTANTS["onednn_dynamic_int8_dtype_config"]]
+
 _SIGNED = dtypes.weighted_qint8_symmetric
 executorch_act_qint8_scale_min_2_neg_12 = _SIGNED.input_dtype_with_constraints
 executorch_weight_qint8_neg_127_to_127_scale_min_2_neg_12 = _SIGNED.weight_dtype_with_constraints
@@ -56,4 +58,5 @@ __all__ = [
     *CONSTANTS,
     "executorch_act_qint8_scale_min_2_neg_12",
     "executorch_weight_qint8_neg_127_to_127_scale_min_2_neg_12",
+    "rnn_op_dtype_configs",
 ]

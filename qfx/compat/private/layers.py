@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from qfx.nn.intrinsic.qat.batch_norm import WithBatchNorm
-from qfx.nn.weights import quantize_weight
+from qfx.nn.weights import clamp_codes, quantize_weight
 
 _SUPPORTED_PADDING = {"zeros", "reflect"}
 _ConvBnNd = WithBatchNorm
@@ -18,6 +19,29 @@ _BN_CLASS_MAP = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 def _quantize_weight(float_wt: Tensor, observer: Any) -> Tensor:
     """A weight as a quantized tensor, by the parameters of an observer that saw it."""
     return quantize_weight(float_wt, observer)
+
+
+def _get_weight_observer(observer: Any) -> Any:
+    """The observer in a fake-quantize; an observer itself."""
+    return getattr(observer, "activation_post_process", observer)
+
+
+def _needs_weight_clamping(observer: Any, dtype: torch.dtype) -> bool:
+    """Whether an observer's codes are not all of a dtype's, which quantizing alone would use."""
+    inner, limits = _get_weight_observer(observer), torch.iinfo(dtype)
+    return bool(inner.quant_min > limits.min or inner.quant_max < limits.max)
+
+
+def _clamp_weights(qweight: Tensor, observer: Any, scale: Any, zp: Any) -> Tensor:
+    """A quantized weight with its codes inside those of an observer, which are not all of them.
+
+    Args:
+        qweight: quantized per tensor or per channel.
+        observer: it, or a fake-quantize with it.
+        scale, zp: the weight knows them; accepted for the original's sake.
+    """
+    inner = _get_weight_observer(observer)
+    return clamp_codes(qweight, inner.quant_min, inner.quant_max)
 
 
 def _ntuple_from_first(n: int) -> Callable[[Any], tuple[Any, ...]]:

@@ -15,6 +15,8 @@ from qfx.config import MatchAllNode
 
 _MatchResult: TypeAlias = tuple[Node, list[Any], Any, QuantizeHandler]
 """Last node of a match, its nodes in the reversed nested format, the pattern, the handler."""
+_MatchResultWithQConfig: TypeAlias = tuple[Node, list[Any], Any, QuantizeHandler, Any]
+"""The same and its configuration."""
 
 
 def _find_matches(

@@ -11,7 +11,7 @@ from torch import nn
 from qfx.nn.qat.module import QATModule
 
 
-class _Conv(QATModule):
+class _ConvNd(QATModule):
     """Constructor and forward of the three; the float class comes next in the order of inheritance."""
 
     bias: torch.Tensor | None
@@ -42,19 +42,19 @@ class _Conv(QATModule):
         return self._conv_forward(input, self.weight_fake_quant(self.weight), self.bias)  # type: ignore[no-any-return]
 
 
-class Conv1d(_Conv, nn.Conv1d):
+class Conv1d(_ConvNd, nn.Conv1d):
     """``nn.Conv1d`` whose weight is rounded in every forward: its arguments, then ``qconfig``."""
 
     _FLOAT_MODULE = nn.Conv1d
 
 
-class Conv2d(_Conv, nn.Conv2d):
+class Conv2d(_ConvNd, nn.Conv2d):
     """``nn.Conv2d`` whose weight is rounded in every forward: its arguments, then ``qconfig``."""
 
     _FLOAT_MODULE = nn.Conv2d
 
 
-class Conv3d(_Conv, nn.Conv3d):
+class Conv3d(_ConvNd, nn.Conv3d):
     """``nn.Conv3d`` whose weight is rounded in every forward: its arguments, then ``qconfig``."""
 
     _FLOAT_MODULE = nn.Conv3d

@@ -95,7 +95,7 @@ class ConvBnReLU3d(ConvBn3d):
         return F.relu(self._normalized(input))
 
 
-class _ConvReLU(nnqat.conv._Conv):
+class _ConvReLU(nnqat.conv._ConvNd):
     """Constructor, forward and float form of the convolutions with a relu."""
 
     def __init__(

@@ -11,7 +11,7 @@ from torch import nn
 from qfx.nn.quantized.reference.weight import ReferenceQuantizedModule, of_float
 
 
-class _Conv(ReferenceQuantizedModule):
+class _ConvNd(ReferenceQuantizedModule):
     """Constructor and ``from_float`` of the plain convolutions; the float class comes next in the order of
     inheritance."""
 
@@ -51,7 +51,7 @@ class _Conv(ReferenceQuantizedModule):
         return of_float(cls, float_conv, weight_qparams)
 
 
-class _ConvTranspose(ReferenceQuantizedModule):
+class _ConvTransposeNd(ReferenceQuantizedModule):
     """Constructor, forward and ``from_float`` of the transposed convolutions."""
 
     bias: torch.Tensor | None
@@ -105,31 +105,31 @@ class _ConvTranspose(ReferenceQuantizedModule):
         return of_float(cls, float_conv, weight_qparams)
 
 
-class Conv1d(_Conv, nn.Conv1d):
+class Conv1d(_ConvNd, nn.Conv1d):
     """Reference ``nn.Conv1d``: its arguments, then ``weight_qparams`` (see :class:`ReferenceQuantizedModule`)."""
 
 
-class Conv2d(_Conv, nn.Conv2d):
+class Conv2d(_ConvNd, nn.Conv2d):
     """Reference ``nn.Conv2d``: its arguments, then ``weight_qparams`` (see :class:`ReferenceQuantizedModule`)."""
 
 
-class Conv3d(_Conv, nn.Conv3d):
+class Conv3d(_ConvNd, nn.Conv3d):
     """Reference ``nn.Conv3d``: its arguments, then ``weight_qparams`` (see :class:`ReferenceQuantizedModule`)."""
 
 
-class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
+class ConvTranspose1d(_ConvTransposeNd, nn.ConvTranspose1d):
     """Reference ``nn.ConvTranspose1d``: its arguments, then ``weight_qparams``."""
 
     _DIMS, _OP = 1, torch.conv_transpose1d
 
 
-class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
+class ConvTranspose2d(_ConvTransposeNd, nn.ConvTranspose2d):
     """Reference ``nn.ConvTranspose2d``: its arguments, then ``weight_qparams``."""
 
     _DIMS, _OP = 2, torch.conv_transpose2d
 
 
-class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
+class ConvTranspose3d(_ConvTransposeNd, nn.ConvTranspose3d):
     """Reference ``nn.ConvTranspose3d``: its arguments, then ``weight_qparams``."""
 
     _DIMS, _OP = 3, torch.conv_transpose3d

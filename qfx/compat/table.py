@@ -35,6 +35,8 @@ _STEPS = tuple(
 # Of ``torch.ao.quantization`` itself (the first) and its modules: the modules of qfx that have their names.
 _OF_QUANTIZATION: dict[str, tuple[str, ...]] = {
     "": ("qfx",),
+    "_equalize": ("qfx.compat.private.layer_equalization",),
+    "_learnable_fake_quantize": ("qfx.compat.private.learnable",),
     "backend_config": _BACKENDS,
     **{
         f"backend_config.{engine}": _ENGINES
@@ -131,8 +133,6 @@ _OLD_QUANTIZATION = {
 # Modules qfx has no form of its own of: PyTorch's file is used while it ships it, and works with qfx's classes.
 KEPT = (
     f"{QUANTIZATION}._correct_bias",
-    f"{QUANTIZATION}._equalize",
-    f"{QUANTIZATION}._learnable_fake_quantize",
     f"{QUANTIZATION}.fx._decomposed",
     f"{QUANTIZATION}.fx._lower_to_native_backend",
     f"{QUANTIZATION}.fx._model_report",

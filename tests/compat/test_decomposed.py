@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,3 +56,21 @@ def test_codes_are_those_the_observer_had() -> None:
     made = _convert_to_reference_decomposed_fx(prepared)
     first = next(node for node in made.graph.nodes if node.op == "call_function")
     assert first.args[3:] == (0, 127, torch.uint8)
+
+
+def test_the_old_module_without_pytorchs_file() -> None:
+    script = """
+        import qfx.compat.table as table
+        from qfx.kernels import decomposed
+        found = table.file_of
+        table.file_of = lambda name: None if name.endswith("_decomposed") else found(name)
+        decomposed._DEFINED_BY = "torch.no_such_package.of_this_name"
+        import qfx.compat
+        qfx.compat.install()
+        from torch.ao.quantization.fx._decomposed import quantized_decomposed_lib
+        import torch
+        torch.ops.quantized_decomposed.quantize_per_tensor(torch.zeros(1), 0.1, 0, 0, 255, torch.uint8)
+        print(quantized_decomposed_lib is decomposed.library())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
-from qfx.kernels.decomposed import library
+from typing import Any
 
-quantized_decomposed_lib = library()
+from qfx.kernels.decomposed import library, registered
+
+registered()
+
+
+def __getattr__(name: str) -> Any:
+    """``quantized_decomposed_lib``, the library that holds the operators.
+
+    Raises:
+        AttributeError: another name.
+    """
+    if name == "quantized_decomposed_lib":
+        return library()
+    raise AttributeError(f"there is no {name!r} among the decomposed operators")

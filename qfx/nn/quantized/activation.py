@@ -16,8 +16,8 @@ from qfx.frames import warn
 from qfx.kernels import codes
 from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import ModuleTypeError
-from qfx.nn.quantized.module import fits, take
 from qfx.nn.quantized.requantizing import BufferedQParams, SavedQParams
+from qfx.nn.quantized.saved import Loading
 from qfx.observers import MinMaxObserver
 
 
@@ -210,12 +210,10 @@ class PReLU(SavedQParams):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = self.weight
 
-    def _take_saved(
-        self, state_dict: dict[str, Any], prefix: str, missing_keys: list[str], error_msgs: list[str]
-    ) -> None:
-        super()._take_saved(state_dict, prefix, missing_keys, error_msgs)
-        weight = take(state_dict, prefix + "weight", missing_keys, self.weight)
-        if fits(prefix + "weight", weight, self.weight.shape, error_msgs):
+    def _take_saved(self, loading: Loading) -> None:
+        super()._take_saved(loading)
+        weight = loading.take("weight", self.weight)
+        if loading.fits("weight", weight, self.weight.shape):
             self.set_weight(weight)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

@@ -18,19 +18,17 @@ from qfx.nn.quantized.module import (
     blank_weight,
     check_rank,
     empty,
-    fits,
     made_empty,
     refuse_devices,
-    scale_tensor,
-    take,
 )
+from qfx.nn.quantized.saved import Loading, SavedScale
 from qfx.nn.sizes import LAYOUTS, numeric_padding, sizes
 from qfx.nn.weights import observed_weight, output_qparams
 
 _ops = torch.ops.quantized
 
 
-class _ConvBase(PackedModule):
+class _ConvBase(PackedModule, SavedScale):
     """Everything the six convolutions share. A subclass says how many dimensions it has and which operators compute
     it."""
 
@@ -144,30 +142,15 @@ class _ConvBase(PackedModule):
     # State dict: weight (int8), bias, scale, zero_point.
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"], destination[prefix + "bias"] = self._weight_bias()
-        destination[prefix + "scale"] = scale_tensor(self.scale)
-        destination[prefix + "zero_point"] = torch.tensor(self.zero_point)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        weight = take(state_dict, prefix + "weight", missing_keys, self._weight)
-        bias = take(state_dict, prefix + "bias", missing_keys, self._bias)
-        self.scale = float(take(state_dict, prefix + "scale", missing_keys, self.scale))
-        self.zero_point = int(take(state_dict, prefix + "zero_point", missing_keys, self.zero_point))
-        if fits(prefix + "weight", weight, self._weight.shape, error_msgs):
+    def _take_saved(self, loading: Loading) -> None:
+        super()._take_saved(loading)
+        weight = loading.take("weight", self._weight)
+        bias = loading.take("bias", self._bias)
+        if loading.fits("weight", weight, self._weight.shape):
             self._hold(weight, bias)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
 
     # Python copies and pickles keep the whole __dict__ but the caches; a script has its own, typed state. TorchScript
     # compiles only the first branch of each.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qfx.errors import ConfigError
 from qfx.kernels.plain import put_together, take_apart
 from qfx.nn.errors import InputError, ModuleTypeError
-from qfx.nn.quantized.module import fits, take
+from qfx.nn.quantized.saved import Loading, Saved
 from qfx.nn.weights import quantize_weight
 
 _DTYPES = (torch.quint8, torch.quint4x2)
@@ -23,7 +23,7 @@ def _blank_rows(num_embeddings: int, embedding_dim: int, dtype: torch.dtype) -> 
     )
 
 
-class EmbeddingPackedParams(nn.Module):
+class EmbeddingPackedParams(Saved):
     """The packed table; a module of its own because the state dict has always had that level.
 
     This layout has no engine, and packing what was unpacked changes nothing: nothing else needs to be kept.
@@ -82,24 +82,13 @@ class EmbeddingPackedParams(nn.Module):
         destination[prefix + "dtype"] = self.dtype
         destination[prefix + "_packed_weight"] = self._weight()
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        self.dtype = take(state_dict, prefix + "dtype", missing_keys, self.dtype)
+    def _take_saved(self, loading: Loading) -> None:
+        super()._take_saved(loading)
+        self.dtype = loading.take("dtype", self.dtype)
         present = self._weight()
-        weight = take(state_dict, prefix + "_packed_weight", missing_keys, present)
-        if fits(prefix + "_packed_weight", weight, present.shape, error_msgs):
+        weight = loading.take("_packed_weight", present)
+        if loading.fits("_packed_weight", weight, present.shape):
             self.set_weight(weight)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
 
 
 class Embedding(nn.Module):

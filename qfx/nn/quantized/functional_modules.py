@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qfx.errors import QfxError
 from qfx.nn.errors import ModuleTypeError
-from qfx.nn.quantized.module import scale_tensor, take
+from qfx.nn.quantized.saved import SavedScale
 from qfx.nn.weights import output_qparams
 
 
@@ -85,7 +85,7 @@ class FXFloatFunctional(_FloatOps):
     """What replaces a :class:`FloatFunctional` before a graph is captured: the graph has its own observers."""
 
 
-class QFunctional(_Functional):
+class QFunctional(_Functional, SavedScale):
     """Arithmetic on quantized tensors, with one output ``scale`` (1.0) and ``zero_point`` (0), both in the state dict.
 
     Example:
@@ -135,27 +135,6 @@ class QFunctional(_Functional):
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         """``torch.ops.quantized.matmul``."""
         return torch.ops.quantized.matmul(x, y, scale=self.scale, zero_point=self.zero_point)  # type: ignore[no-any-return]
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "scale"] = scale_tensor(self.scale)
-        destination[prefix + "zero_point"] = torch.tensor(self.zero_point)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        self.scale = float(take(state_dict, prefix + "scale", missing_keys, self.scale))
-        self.zero_point = int(take(state_dict, prefix + "zero_point", missing_keys, self.zero_point))
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
 
     @classmethod
     def from_float(cls, mod: Any, use_precomputed_fake_quant: bool = False) -> QFunctional:

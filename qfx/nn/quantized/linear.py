@@ -16,15 +16,13 @@ from qfx.nn.quantized.module import (
     WeightedQuantizedModule,
     blank_weight,
     empty,
-    fits,
     made_empty,
-    scale_tensor,
-    take,
 )
+from qfx.nn.quantized.saved import Loading, Saved, SavedScale
 from qfx.nn.weights import observed_weight, output_qparams
 
 
-class LinearPackedParams(PackedModule):
+class LinearPackedParams(PackedModule, Saved):
     """Weight and bias of a linear layer; a module of its own because the state dict has always had that level.
 
     Args:
@@ -96,27 +94,16 @@ class LinearPackedParams(PackedModule):
         destination[prefix + "dtype"] = self.dtype
         destination[prefix + "_packed_params"] = self._weight_bias()
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        self.dtype = state_dict.pop(prefix + "dtype", torch.qint8)
-        if prefix + "weight" in state_dict:
-            weight = take(state_dict, prefix + "weight", missing_keys, self._weight)
-            bias = take(state_dict, prefix + "bias", missing_keys, self._bias)
+    def _take_saved(self, loading: Loading) -> None:
+        super()._take_saved(loading)
+        self.dtype = loading.take("dtype", None) if "dtype" in loading else torch.qint8
+        if "weight" in loading:
+            weight = loading.take("weight", self._weight)
+            bias = loading.take("bias", self._bias)
         else:
-            weight, bias = take(state_dict, prefix + "_packed_params", missing_keys, self._weight_bias())
-        if fits(prefix + "_packed_params", weight, self._weight.shape, error_msgs):
+            weight, bias = loading.take("_packed_params", self._weight_bias())
+        if loading.fits("_packed_params", weight, self._weight.shape):
             self._hold(weight, bias)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
 
     @torch.jit.export
     def __getstate__(self) -> tuple[torch.Tensor, torch.Tensor | None, bool]:
@@ -138,7 +125,7 @@ class LinearPackedParams(PackedModule):
             self._restore(state)  # type: ignore[arg-type]
 
 
-class Linear(WeightedQuantizedModule):
+class Linear(WeightedQuantizedModule, SavedScale):
     """Quantized ``nn.Linear``: (..., in) of ``torch.quint8`` to (..., out) of ``torch.quint8``.
 
     Args:
@@ -232,29 +219,11 @@ class Linear(WeightedQuantizedModule):
 
     # State dict, version 3: scale, zero_point, _packed_params.*; version 1 had weight and bias at this level.
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "scale"] = scale_tensor(self.scale)
-        destination[prefix + "zero_point"] = torch.tensor(self.zero_point)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        self.scale = float(take(state_dict, prefix + "scale", missing_keys, self.scale))
-        self.zero_point = int(take(state_dict, prefix + "zero_point", missing_keys, self.zero_point))
+    def _take_saved(self, loading: Loading) -> None:
+        super()._take_saved(loading)
         for name in ("weight", "bias"):
-            if prefix + name in state_dict:
-                state_dict[f"{prefix}_packed_params.{name}"] = state_dict.pop(prefix + name)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+            if name in loading:
+                loading.state_dict[f"{loading.prefix}_packed_params.{name}"] = loading.take(name, None)
 
     @classmethod
     def _like(cls, linear: Any, container: Any, engine: str | None) -> Any:

@@ -183,26 +183,3 @@ class PackedModule(Repacking, WeightedQuantizedModule):
     def bias(self) -> torch.Tensor | None:
         """The float bias, or None."""
         return self._weight_bias()[1]
-
-
-def scale_tensor(scale: float) -> torch.Tensor:
-    """A scale for a state dict: float32 as ever, float64 for one that float32 would round (observers give float32)."""
-    single = torch.tensor(scale, dtype=torch.float)
-    return single if single.item() == scale else torch.tensor(scale, dtype=torch.double)
-
-
-def take(state_dict: dict[str, Any], key: str, missing_keys: list[str], default: Any) -> Any:
-    """Remove and return an entry of a state dict; note it as missing and keep what the module has if it is not
-    there."""
-    if key in state_dict:
-        return state_dict.pop(key)
-    missing_keys.append(key)
-    return default
-
-
-def fits(key: str, new: torch.Tensor, shape: torch.Size, error_msgs: list[str]) -> bool:
-    """Whether a loaded weight has the module's shape; notes the mismatch for ``load_state_dict`` to report if not."""
-    if new.shape != shape:
-        error_msgs.append(f"size mismatch for {key}: the state has {tuple(new.shape)}, this module {tuple(shape)}")
-        return False
-    return True

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from qfx.nn.quantized.module import scale_tensor, take
+from qfx.nn.quantized.saved import SavedScale
 from qfx.nn.weights import output_qparams
 
 
@@ -45,40 +45,11 @@ class BufferedQParams(Requantizing):
         self.register_buffer("zero_point", torch.tensor(zero_point, device=device))
 
 
-class SavedQParams(Requantizing):
-    """A requantizing module whose qparams are numbers, and in its state dict all the same.
+class SavedQParams(SavedScale, Requantizing):
+    """A requantizing module whose qparams are numbers.
 
     The original's state dicts (version 1) have none of them, and leave the module as it is. In one of ours a missing
     number is a missing key.
     """
 
-    _version = 2
-    _SAVED: tuple[str, str] = ("scale", "zero_point")
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        scale, zero_point = self._SAVED
-        destination[prefix + scale] = scale_tensor(float(getattr(self, scale)))
-        destination[prefix + zero_point] = torch.tensor(int(getattr(self, zero_point)))
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        noted: list[str] = [] if local_metadata.get("version", 1) < 2 else missing_keys
-        self._take_saved(state_dict, prefix, noted, error_msgs)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-
-    def _take_saved(
-        self, state_dict: dict[str, Any], prefix: str, missing_keys: list[str], error_msgs: list[str]
-    ) -> None:
-        for name, number in zip(self._SAVED, (float, int), strict=True):
-            setattr(self, name, number(take(state_dict, prefix + name, missing_keys, getattr(self, name))))
+    _version = _SAVED_SINCE = 2

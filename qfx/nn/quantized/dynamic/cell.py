@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from qfx.errors import ConfigError
 from qfx.nn.errors import ModuleTypeError
 from qfx.nn.quantized.dynamic.packed import PackedPair, unpack_one
-from qfx.nn.quantized.module import empty, fits, refuse, take
+from qfx.nn.quantized.module import empty, refuse
+from qfx.nn.quantized.saved import Loading, Saved
 from qfx.nn.weights import DynamicWeights
 
 _ops = torch.ops.quantized
 
 
-class RNNCellBase(PackedPair):
+class RNNCellBase(PackedPair, Saved):
     """What the three cells share.
 
     Args:
@@ -147,28 +148,17 @@ class RNNCellBase(PackedPair):
         destination[prefix + "_packed_weight_ih"] = (self._weight_ih, self.bias_ih)
         destination[prefix + "_packed_weight_hh"] = (self._weight_hh, self.bias_hh)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _take_saved(self, loading: Loading) -> None:
+        super()._take_saved(loading)
         kept = {
             "_packed_weight_ih": (self._weight_ih, self.bias_ih),
             "_packed_weight_hh": (self._weight_hh, self.bias_hh),
         }
-        saved = {key: unpack_one(take(state_dict, prefix + key, missing_keys, pair)) for key, pair in kept.items()}
-        if all(fits(prefix + key, saved[key][0], pair[0].shape, error_msgs) for key, pair in kept.items()):
+        saved = {key: unpack_one(loading.take(key, pair)) for key, pair in kept.items()}
+        if all(loading.fits(key, saved[key][0], pair[0].shape) for key, pair in kept.items()):
             weights, biases = zip(*saved.values(), strict=True)
             self.weight_dtype = torch.qint8 if weights[0].is_quantized else torch.float16
             self._hold(weights, biases)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
 
     @classmethod
     def from_float(cls, mod: Any, use_precomputed_fake_quant: bool = False, *, engine: str | None = None) -> Any:

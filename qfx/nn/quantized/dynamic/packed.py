@@ -11,7 +11,8 @@ from torch._jit_internal import is_scripting
 
 from qfx.kernels.packing import PackedSpec
 from qfx.nn.errors import WeightTypeError
-from qfx.nn.quantized.module import Repacking, blank_weight, fits, made_empty, take
+from qfx.nn.quantized.module import Repacking, blank_weight, made_empty
+from qfx.nn.quantized.saved import Loading, Saved
 
 _ops = torch.ops.quantized
 Weights = tuple[torch.Tensor, torch.Tensor]
@@ -123,7 +124,7 @@ class PackedPair(Repacking):
             self._restore(state)  # type: ignore[arg-type]
 
 
-class PackedParameter(PackedPair):
+class PackedParameter(PackedPair, Saved):
     """The parameters of one layer and direction of a recurrent module.
 
     Args:
@@ -199,26 +200,14 @@ class PackedParameter(PackedPair):
             self._weight_ih, self._weight_hh, self.bias_ih, self.bias_hh, self.seven_bits,
         )  # fmt: skip
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        key = prefix + "param"
-        saved = take(state_dict, key, missing_keys, None)
+    def _take_saved(self, loading: Loading) -> None:
+        super()._take_saved(loading)
+        saved = loading.take("param", None)
         if saved is not None:
             parts = (saved[:2], saved[2:4], saved[4]) if isinstance(saved, tuple) else unpack_cell(saved)
             weights, biases, seven_bits = parts
             present = (self._weight_ih, self._weight_hh)
-            if all(fits(key, new, old.shape, error_msgs) for new, old in zip(weights, present, strict=True)):
+            if all(loading.fits("param", new, old.shape) for new, old in zip(weights, present, strict=True)):
                 self.weight_dtype = torch.qint8 if weights[0].is_quantized else torch.float16
                 self.seven_bits = seven_bits
                 self._hold(weights, biases)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )

@@ -16,15 +16,13 @@ from qfx.nn.quantized.module import (
     WeightedQuantizedModule,
     blank_weight,
     empty,
-    fits,
     made_empty,
-    scale_tensor,
-    take,
 )
+from qfx.nn.quantized.saved import Loading, Saved, SavedScale
 from qfx.nn.weights import observed_weight, output_qparams
 
 
-class LinearPackedParams(PackedModule):
+class LinearPackedParams(PackedModule, Saved):
     """Weight, bias and block sizes of a sparse linear layer; a module of its own because the state dict has always had
     that level.
 
@@ -108,25 +106,13 @@ class LinearPackedParams(PackedModule):
         destination[prefix + "dtype"] = self.dtype
         destination[prefix + "_packed_params"] = self._weight_bias()
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        self.dtype = take(state_dict, prefix + "dtype", missing_keys, self.dtype)
-        key = prefix + "_packed_params"
-        weight, bias, rows, columns = take(state_dict, key, missing_keys, self._weight_bias())
-        if fits(key, weight, self._weight.shape, error_msgs):
+    def _take_saved(self, loading: Loading) -> None:
+        super()._take_saved(loading)
+        self.dtype = loading.take("dtype", self.dtype)
+        weight, bias, rows, columns = loading.take("_packed_params", self._weight_bias())
+        if loading.fits("_packed_params", weight, self._weight.shape):
             self._rows, self._columns = rows, columns
             self._hold(weight, bias)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor | None, int, int, bool]:
@@ -210,7 +196,7 @@ class SparseLinear(WeightedQuantizedModule):
         return made
 
 
-class Linear(SparseLinear):
+class Linear(SparseLinear, SavedScale):
     """Quantized ``nn.Linear`` on a weight with blocks of zeros: (..., in) of ``torch.quint8`` to (..., out).
 
     fbgemm alone has the kernel, which packs whatever engine is selected in torch; a script is loaded while fbgemm is.
@@ -257,27 +243,6 @@ class Linear(SparseLinear):
         """Multiply a ``torch.quint8`` input of shape (..., in_features)."""
         return torch.ops.sparse.qlinear(  # type: ignore[no-any-return]
             x, self._packed_params._packed_params, self.scale, self.zero_point
-        )
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "scale"] = scale_tensor(self.scale)
-        destination[prefix + "zero_point"] = torch.tensor(self.zero_point)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        self.scale = float(take(state_dict, prefix + "scale", missing_keys, self.scale))
-        self.zero_point = int(take(state_dict, prefix + "zero_point", missing_keys, self.zero_point))
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
     @classmethod

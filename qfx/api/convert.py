@@ -46,8 +46,8 @@ def convert_to_reference_fx(
         graph_module: what `prepare_fx` returned, after calibration. Not changed.
         convert_custom_config: attributes to keep.
         _remove_qconfig: take the ``qconfig`` that ``prepare_fx`` gave them from modules that stay. True by default.
-        qconfig_mapping: leaves layers out after all: entries of the mapping for prepare, each with the same
-            configuration or None. None as a whole quantizes all that was prepared.
+        qconfig_mapping: leaves layers out after all: the entries of the mapping for prepare, each with the same
+            configuration or None, and any further ones with None. None as a whole quantizes all that was prepared.
         backend_config: accepted for the original's sake; prepare decided what the backend can do.
         strict: doubtful statistics (an observer that never ran, NaN, infinity), values left unquantized and what
             `prepare_fx` could not honour are errors instead of warnings.
@@ -94,7 +94,7 @@ def _reference(
         if isinstance(convert_custom_config, dict)
         else (convert_custom_config or ConvertCustomConfig())
     )
-    before = graph_module.plan if qconfig_mapping is None else leave_out(graph_module, qconfig_mapping)
+    before = leave_out(graph_module, qconfig_mapping, strict) if qconfig_mapping else graph_module.plan
     gm = graph_module.draft(shared=only_read(graph_module, before["instances"]))
     context = Context.of(gm)
     gm.plan = {**before, "given": list(before["given"]), "takes": dict(before["takes"])}
@@ -200,8 +200,8 @@ def convert_fx(
         graph_module: what `prepare_fx` returned, after calibration. Not changed.
         convert_custom_config: attributes to keep.
         _remove_qconfig: take the ``qconfig`` that ``prepare_fx`` gave them from modules that stay. True by default.
-        qconfig_mapping: leaves layers out after all: entries of the mapping for prepare, each with the same
-            configuration or None. None as a whole quantizes all that was prepared.
+        qconfig_mapping: leaves layers out after all: the entries of the mapping for prepare, each with the same
+            configuration or None, and any further ones with None. None as a whole quantizes all that was prepared.
         backend_config: accepted for the original's sake.
         keep_original_weights: the result's ``original_weights_lookup`` has the float weight and bias (None for none) of
             each layer spelled as a function, by the name of its packed weight.

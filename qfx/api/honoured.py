@@ -25,7 +25,7 @@ def check_unused(gm: GraphModule, mapping: QConfigMapping, custom: PrepareCustom
     """
     chosen = [choice(node) for node in gm.graph.nodes]
     unused = list(map(str, unused_entries(mapping, {found.entry for found in chosen if found is not None})))
-    _say_unused("QConfigMapping", "in the model", unused, strict)
+    say_unused("QConfigMapping", "in the model", unused, strict)
     called = {str(node.target): submodule(gm, str(node.target)) for node in gm.graph.find_nodes(op="call_module")}
     names = [f"non_traceable_module_name {name!r}" for name in custom.non_traceable_module_names if name not in called]
     classes = [
@@ -33,10 +33,11 @@ def check_unused(gm: GraphModule, mapping: QConfigMapping, custom: PrepareCustom
         for kind in custom.non_traceable_module_classes
         if not any(isinstance(module, kind) for module in called.values())
     ]
-    _say_unused("PrepareCustomConfig", "that the model calls", names + classes, strict)
+    say_unused("PrepareCustomConfig", "that the model calls", names + classes, strict)
 
 
-def _say_unused(owner: str, where: str, unused: list[str], strict: bool) -> None:
+def say_unused(owner: str, where: str, unused: list[str], strict: bool) -> None:
+    """Warn of entries that match nothing; DowngradeError if `strict`."""
     if not unused:
         return
     message = f"part of the {owner} matches nothing {where}: {listed(unused)}"

@@ -6,28 +6,29 @@ from typing import Any
 
 from torch.fx import GraphModule
 
+from qfx.api.honoured import say_unused
 from qfx.config import QConfigMapping, qconfig_equals
-from qfx.config.resolve import resolve
+from qfx.config.qconfig_mapping import MODULE_NAME_KEY, MODULE_NAME_REGEX_KEY, OBJECT_TYPE_KEY
+from qfx.config.resolve import Entry, entries, resolve, unused_entries
 from qfx.errors import ConfigError
+from qfx.graph.provenance import describe
 from qfx.passes.annotate.choices import choice
 
-_TABLES = (
-    "object_type_qconfigs",
-    "module_name_regex_qconfigs",
-    "module_name_qconfigs",
-    "module_name_object_type_order_qconfigs",
-)
+_KINDS = (OBJECT_TYPE_KEY, MODULE_NAME_KEY, MODULE_NAME_REGEX_KEY)
 
 
-def leave_out(gm: GraphModule, qconfig_mapping: QConfigMapping | dict[str, Any]) -> dict[str, Any]:
+def leave_out(gm: GraphModule, qconfig_mapping: QConfigMapping | dict[str, Any], strict: bool) -> dict[str, Any]:
     """The plan of a prepared model without what a mapping leaves float.
 
     Args:
         gm: the prepared model. Not changed.
-        qconfig_mapping: entries of the mapping for prepare, each with the same configuration or None.
+        qconfig_mapping: the entries of the mapping for prepare, each with the same configuration or None, and any
+            further ones with None.
+        strict: refuse further entries that match nothing, instead of warning.
 
     Raises:
-        ConfigError: an entry that prepare did not have, or with another configuration.
+        ConfigError: an entry of the mapping for prepare is not there, or an operator has another configuration.
+        DowngradeError: `strict`, and an entry matches nothing.
     """
     mapping = QConfigMapping.from_dict(qconfig_mapping) if isinstance(qconfig_mapping, dict) else qconfig_mapping
     if not isinstance(mapping, QConfigMapping):
@@ -35,38 +36,49 @@ def leave_out(gm: GraphModule, qconfig_mapping: QConfigMapping | dict[str, Any])
     plan: Any = gm.plan
     compare(plan["mapping"], mapping)
     instances, left = dict(plan["instances"]), dict[str, str]()
+    used = set(entries(plan["mapping"]))  # those prepare has spoken of
     for node in gm.graph.nodes:
         decided = choice(node)
-        if node.name not in instances or decided is None or decided.asked is None:
+        if decided is None or decided.asked is None:
             continue
         found = resolve(mapping, **decided.asked)
+        used.add(found.entry)
+        if node.name not in instances:
+            continue
         if found.qconfig is None:
             said = f"the mapping for convert leaves it float ({found.why})"
             left.update(dict.fromkeys(instances.pop(node.name)["nodes"], said))
+        elif not qconfig_equals(found.qconfig, decided.qconfig):
+            raise ConfigError(f"{describe(node)}: {found.why} of the mapping for convert {_NOT_THE_SAME}")
+    say_unused("QConfigMapping for convert", "in the model", list(map(str, unused_entries(mapping, used))), strict)
     return {**plan, "instances": instances, "float": plan["float"] | left, "left_out": left}
 
 
+_NOT_THE_SAME = (
+    "is expected to be the same as in prepare, or None: observers are in place already; prepare the model again to "
+    "configure it in another way"
+)
+
+
 def compare(prepared: QConfigMapping, mapping: QConfigMapping) -> None:
-    """Refuse a mapping for convert that asks for more than leaving out what prepare configured.
+    """Refuse a mapping for convert that does not repeat the one for prepare.
 
     Raises:
-        ConfigError: an entry that prepare did not have, or with another configuration.
+        ConfigError: another global configuration; an entry prepare had and convert has not, or not with the same
+            configuration or None.
     """
-    _same("global", prepared.global_qconfig, mapping.global_qconfig)
-    for table in _TABLES:
-        before, now = getattr(prepared, table), getattr(mapping, table)
-        for key, qconfig in now.items():
-            if key not in before:
-                raise ConfigError(
-                    f"Expected key {key} in convert {table} to be in prepare {table}: the mapping for convert can only "
-                    "leave out what the one for prepare_fx configured"
-                )
-            _same(f"{table} {key}", before[key], qconfig)
-
-
-def _same(entry: str, before: Any, now: Any) -> None:
-    if now is not None and not qconfig_equals(before, now):
+    if not qconfig_equals(prepared.global_qconfig, mapping.global_qconfig):
         raise ConfigError(
-            f"Expected convert {entry} to be the same as in prepare, or None: observers are in place already; prepare "
-            "the model again to configure it in another way"
+            "Expected global qconfigs to be the same in the prepare and convert quantization configs; give convert_fx "
+            "the mapping for prepare_fx, and None for what is to stay float"
         )
+    for kind in _KINDS:
+        before, now = (getattr(each, f"{kind}_qconfigs") for each in (prepared, mapping))
+        for key, qconfig in before.items():
+            if key not in now:
+                raise ConfigError(
+                    f"Missing key {Entry(kind, key)} in convert QConfigMapping when it was present in prepare; repeat "
+                    "it, or give it None to leave it float"
+                )
+            if now[key] is not None and not qconfig_equals(qconfig, now[key]):
+                raise ConfigError(f"{Entry(kind, key)} of the mapping for convert {_NOT_THE_SAME}")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import qfx
-from qfx.errors import ConfigError
+from qfx.errors import ConfigError, DowngradeError
 from qfx.nn import quantized
 
 QCONFIG = qfx.get_default_qconfig("x86")
@@ -73,11 +73,42 @@ def test_the_reference_graph_leaves_them_out_too() -> None:
     assert type(made.get_submodule("pair.0")) is nn.Linear
 
 
+def test_a_layer_prepare_did_not_name_is_left_out() -> None:
+    made = qfx.convert_fx(_prepared(), qconfig_mapping=_mapping().set_module_name("last", None))
+    kinds = [type(made.get_submodule(path)) for path in ("pair.0", "pair.1", "last")]
+    assert kinds == [quantized.Linear, quantized.Linear, nn.Linear]
+    order = _mapping().set_module_name_object_type_order("pair", nn.Linear, 1, None)
+    made = qfx.convert_fx(_prepared(), qconfig_mapping=order)
+    assert type(made.get_submodule("pair.1")) is nn.Linear
+
+
+@pytest.mark.parametrize("mapping", [None, {}, _mapping(), _mapping().set_module_name("last", QCONFIG)])
+def test_the_same_again_leaves_nothing_out(mapping: Any) -> None:
+    made = qfx.convert_fx(_prepared(), qconfig_mapping=mapping)
+    assert all(type(made.get_submodule(path)) is quantized.Linear for path in ("pair.0", "pair.1", "last"))
+
+
+def test_a_name_the_model_does_not_have() -> None:
+    mapping = _mapping().set_module_name("nowhere", None)
+    with pytest.warns(UserWarning, match="for convert matches nothing in the model: module_name 'nowhere'"):
+        qfx.convert_fx(_prepared(), qconfig_mapping=mapping)
+    with pytest.raises(DowngradeError, match="module_name 'nowhere'"):
+        qfx.convert_fx(_prepared(), qconfig_mapping=mapping, strict=True)
+
+
 @pytest.mark.parametrize(
     ("mapping", "said"),
     [
-        (_mapping().set_module_name("nowhere", None), "Expected key nowhere in convert module_name_qconfigs"),
-        (_mapping(first=qfx.default_qconfig), "module_name_qconfigs pair.0 to be the same as in prepare, or None"),
+        (qfx.QConfigMapping(), r"Missing key object_type torch\.nn\.\S*Linear in convert QConfigMapping"),
+        (_mapping().set_global(QCONFIG), "Expected global qconfigs to be the same"),
+        (
+            _mapping(first=qfx.default_qconfig),
+            r"'pair\.0' of the mapping for convert .* the same as in prepare",
+        ),
+        (
+            _mapping().set_module_name("last", qfx.default_qconfig),
+            r"last \(.*test_skip.py:\d+.*\): module_name 'last' of the mapping for convert is expected to be the same",
+        ),
         (3, "qconfig_mapping is a QConfigMapping or its dictionary, got int"),
     ],
 )

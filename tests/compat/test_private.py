@@ -131,10 +131,10 @@ def test_dtypes_suit_or_do_not() -> None:
     supported = qconfigs._is_qconfig_supported_by_dtype_configs
     assert supported(qfx.default_qconfig, [dtypes.dynamic_int8, dtypes.weighted_int8])
     assert not supported(qfx.default_qconfig, [dtypes.dynamic_int8])
-    with pytest.raises(ConfigError, match="Expected key"):
-        qconfigs._compare_prepare_convert_qconfig_mappings(
-            qfx.QConfigMapping(), qfx.QConfigMapping().set_object_type(nn.Linear, None)
-        )
+    named = qfx.QConfigMapping().set_object_type(nn.Linear, None)
+    qconfigs._compare_prepare_convert_qconfig_mappings(qfx.QConfigMapping(), named)
+    with pytest.raises(ConfigError, match="Missing key object_type torch"):
+        qconfigs._compare_prepare_convert_qconfig_mappings(named, qfx.QConfigMapping())
 
 
 def test_codes_and_scales_a_backend_allows() -> None:

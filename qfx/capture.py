@@ -13,7 +13,7 @@ from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
 from qfx.errors import CaptureError, ConfigError, ModelStateError
-from qfx.frames import is_between, user_line
+from qfx.frames import is_between, user_place
 from qfx.graph.absent import absent
 from qfx.graph.copying import copied, copied_tables
 from qfx.graph.hooks import hooks_of, share_hooks
@@ -115,9 +115,12 @@ class CaptureTracer(QuickTracer):
         return self._failed[1] if self._failed is not None and self._failed[0] is error else ""
 
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
-        """A node that knows its source line."""
+        """A node that knows its source line; ``stack_trace`` says it as torch does."""
         node = super().create_node(*args, **kwargs)
-        node.meta[LINE_KEY] = user_line()
+        line, trace = user_place()
+        node.meta[LINE_KEY] = line
+        if trace:
+            node.meta["stack_trace"] = trace
         return node
 
 

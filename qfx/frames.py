@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 import warnings
 from functools import lru_cache
@@ -33,10 +34,17 @@ def _is_between(module: str) -> bool:
     return module.partition(".")[0] in _BETWEEN
 
 
-def user_line() -> str:
-    """``file:line`` of the innermost frame of the user's own code, or empty."""
+def user_place() -> tuple[str, str]:
+    """``file:line`` of the innermost frame of the user's own code, and an entry of a stack trace for it; or empty."""
     frame = user_frame()
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
+    return ("", "") if frame is None else _place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+
+
+@lru_cache(maxsize=4096)
+def _place(file: str, line: int, name: str) -> tuple[str, str]:
+    text = linecache.getline(file, line).strip()
+    entry = f'File "{file}", line {line}, in {name}'
+    return f"{file}:{line}", f"{entry}\n    {text}" if text else entry
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -50,6 +50,7 @@ def test_nodes_know_their_source_line() -> None:
     gm = capture(model, skipped_names=["branching"])
     add = next(n for n in gm.graph.nodes if n.name == "add")
     assert origins(add)[0].line.startswith(__file__)
+    assert f'File "{__file__}", line ' in add.stack_trace
     last = next(n for n in gm.graph.nodes if n.name == "last")
     assert origins(last)[0].module_path == "last"
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import qfx
-from qfx.frames import user_frame, user_line
+from qfx.frames import user_frame, user_place
 from qfx.kernels import packing
 from qfx.nn.quantized import functional
 
@@ -91,9 +91,11 @@ def test_a_copy_warns_where_the_user_copies(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_generated_code_is_not_the_users() -> None:
     graph = torch.fx.Graph()
-    graph.output(graph.call_function(user_line))
-    line = torch.fx.GraphModule(nn.Module(), graph)()
+    graph.output(graph.call_function(user_place))
+    line, trace = torch.fx.GraphModule(nn.Module(), graph)()
     assert line.rpartition(":")[0] == __file__
+    assert trace.splitlines()[0].endswith(", in test_generated_code_is_not_the_users")
+    assert trace.splitlines()[1] == "    line, trace = torch.fx.GraphModule(nn.Module(), graph)()"
     frame = user_frame()
     assert frame is not None
     assert frame.f_code.co_name == "test_generated_code_is_not_the_users"

@@ -247,3 +247,12 @@ def test_a_tensor_fetched_by_two_nodes_is_the_weight_of_both_layers() -> None:
     int8 = qfx.convert_fx(prepared)
     assert len(int8.graph.find_nodes(op="call_function", target=torch.ops.quantized.linear)) == 2
     assert qfx.summary(int8).nodes["boundary"] == 2
+
+
+def test_calls_keep_their_stack_trace() -> None:
+    x = torch.randn(2, 3)
+    prepared = qfx.prepare_fx(nn.Sequential(nn.Linear(3, 2)).eval(), qfx.get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    for gm in (prepared, qfx.convert_to_reference_fx(prepared), qfx.convert_fx(prepared)):
+        (linear,) = gm.graph.find_nodes(op="call_module", target="0")
+        assert 'test_convert.py", line ' in linear.stack_trace

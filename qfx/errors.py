@@ -26,7 +26,7 @@ class CaptureError(QfxError):
     """The model cannot be turned into a graph; the message names the place and the way out."""
 
 
-class ModelStateError(QfxError, ValueError):
+class ModelStateError(QfxError, ValueError, AssertionError):
     """The model is in a state the request does not fit, such as training mode for post-training quantization."""
 
 

@@ -15,7 +15,7 @@ from qfx.errors import ConfigError
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-class PerChannelError(ConfigError, AssertionError):
+class PerChannelError(ConfigError):
     """Weights of this module have one scale; its message is the original's to the letter, which callers compare."""
 
 

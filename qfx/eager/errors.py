@@ -7,7 +7,7 @@ from qfx.nn.errors import FusionError as FusionError
 from qfx.nn.errors import ModuleStateError as ModuleStateError
 
 
-class NoCounterpartError(ConfigError, AssertionError):
+class NoCounterpartError(ConfigError):
     """A table has no fused or quantized form of this class."""
 
 

@@ -13,16 +13,16 @@ class UnsupportedError(KernelError, NotImplementedError):
     """No kernel does this for quantized tensors."""
 
 
-class ModuleTypeError(ConfigError, AssertionError):
+class ModuleTypeError(ConfigError):
     """``from_float``, ``from_reference`` or a fused container got a module of another kind, or one without
     observers."""
 
 
-class WeightTypeError(ConfigError, AssertionError, RuntimeError):
+class WeightTypeError(ConfigError, RuntimeError):
     """Dynamic quantization was asked for a weight that is neither int8 nor float16, or that has no such kernel."""
 
 
-class ModuleStateError(ModelStateError, AssertionError):
+class ModuleStateError(ModelStateError):
     """A module is in the wrong mode, on several devices or without what the step needs."""
 
 

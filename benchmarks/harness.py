@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,13 @@ class Row:
     @property
     def ok(self) -> bool:
         return self.value <= self.bound if self.better == "max" else self.value >= self.bound
+
+
+def measured(name: str) -> list[Row]:
+    """The rows of one benchmark module; none where it is a helper."""
+    warnings.simplefilter("ignore")  # torch's own deprecations would hide the table
+    module = importlib.import_module(f"benchmarks.{name}")
+    return module.rows() if hasattr(module, "rows") else []
 
 
 def interleaved_medians(functions: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:

@@ -139,7 +139,7 @@ class _FoldedAndRounded(torch.autograd.Function):
         lowest, highest = low - zero_point, high - zero_point
         scale, inverse, lowest, highest = (each.reshape(factor.shape) for each in (scale, inverse, lowest, highest))
         codes = product.mul_(inverse).round_()
-        ctx.bounds = None
+        ctx.bounds, ctx.others = None, list(range(1, weight.dim()))
         ctx.save_for_backward(weight, factor)
         if bool((least < lowest.flatten()).any() | (most > highest.flatten()).any()):
             one = bool((zero_point == zero_point[0]).all())
@@ -152,18 +152,31 @@ class _FoldedAndRounded(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, factor, *saved = ctx.saved_tensors
-        if saved:
-            codes = (weight * factor).mul_(saved[0]).round_()
-            gradient = _within(gradient, codes, *ctx.bounds)
-        product = gradient * weight
-        of_factor = product.sum(list(range(1, weight.dim())), keepdim=True)
-        return torch.mul(gradient, factor, out=product), of_factor, None, None, None, None, None, None
+        passed, of_factor = torch.empty_like(gradient), torch.empty_like(factor)
+        # Some channels at once, so that all between the weight and its gradient stays in the cache
+        step = max(1, _AT_ONCE * weight.shape[0] // weight.numel())
+        room = torch.empty_like(gradient[:step])
+        for start in range(0, weight.shape[0], step):
+            part = slice(start, start + step)
+            g, w, f, out = gradient[part], weight[part], factor[part], passed[part]
+            scratch = room[: g.shape[0]]
+            if saved:
+                codes = torch.mul(w, f, out=scratch).mul_(saved[0][part]).round_()
+                lowest, highest = (each[part] if isinstance(each, Tensor) else each for each in ctx.bounds)
+                g = _within(g, codes, lowest, highest, out)
+            torch.sum(torch.mul(g, w, out=scratch), ctx.others, keepdim=True, out=of_factor[part])
+            torch.mul(g, f, out=out)
+        return passed, of_factor, None, None, None, None, None, None
 
 
-def _within(gradient: Tensor, codes: Tensor, lowest: Any, highest: Any) -> Tensor:
-    """The gradient where codes are within the bounds, else 0; ``codes`` is overwritten."""
+_AT_ONCE = 1 << 19
+"""Elements of a weight whose gradient is worked out at once."""
+
+
+def _within(gradient: Tensor, codes: Tensor, lowest: Any, highest: Any, out: Tensor) -> Tensor:
+    """The gradient where codes are within the bounds, else 0."""
     if isinstance(lowest, Tensor):
-        return gradient.mul((codes >= lowest) & (codes <= highest))
+        return torch.mul(gradient, (codes >= lowest) & (codes <= highest), out=out)
     # The gradient of a clamp, in one pass
-    torch.ops.aten.hardtanh_backward.grad_input(gradient, codes, lowest - 0.5, highest + 0.5, grad_input=codes)
-    return codes
+    torch.ops.aten.hardtanh_backward.grad_input(gradient, codes, lowest - 0.5, highest + 0.5, grad_input=out)
+    return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qfx
+from qfx.fake_quantize import rounding
 from qfx.fake_quantize.rounding import ends, quick, rounded
 
 
@@ -110,9 +112,10 @@ def _weight_fake_quant(codes: tuple[int, int], symmetric: bool) -> Any:
     st.booleans(),
     st.sampled_from([(5, 4, 3, 3), (3, 1, 1, 1), (6, 2)]),
     st.sampled_from(["on", "observer off", "rounding off"]),
+    st.sampled_from([1, 80, 1 << 19]),
 )
 def test_a_folded_weight_is_rounded_in_place_to_the_same_numbers_and_gradients(
-    seed: int, codes: tuple[int, int], symmetric: bool, shape: tuple[int, ...], switches: str
+    seed: int, codes: tuple[int, int], symmetric: bool, shape: tuple[int, ...], switches: str, at_once: int
 ) -> None:
     torch.manual_seed(seed)
     quickly = _weight_fake_quant(codes, symmetric)
@@ -128,7 +131,8 @@ def test_a_folded_weight_is_rounded_in_place_to_the_same_numbers_and_gradients(
         for fake in (quickly, plainly):
             w, f = weight.clone().requires_grad_(), factor.clone().requires_grad_()
             y = fake.of_product(w, f) if fake is quickly else fake(w * f)
-            y.backward(torch.linspace(-1, 1, y.numel()).reshape(shape))
+            with mock.patch.object(rounding, "_AT_ONCE", at_once):
+                y.backward(torch.linspace(-1, 1, y.numel()).reshape(shape))
             assert w.grad is not None
             assert f.grad is not None
             found.append([y.detach(), w.grad, f.grad, *(buffer.clone() for buffer in fake.buffers())])

@@ -83,7 +83,7 @@ def against_the_original() -> list[Row]:
     except ImportError:
         return found
     cost(ao, prepare_fx, convert_fx, 50, default=False)  # what it loads and works out once, we do not count
-    for nodes, default, bound, rounds in ((500, False, 5, 6), (2_000, False, 10, 3), (500, True, 40, 2)):
+    for nodes, default, bound, rounds in ((500, False, 5, 6), (2_000, False, 10, 3), (500, True, 40, 3)):
         mine, theirs = interleaved(nodes, (ao, prepare_fx, convert_fx), default=default, rounds=rounds)
         kind = "default mapping" if default else "min-max"
         note = f"({mine:.2f} s against {theirs:.1f} s)"

@@ -32,7 +32,7 @@ from qfx.passes.halves import in_halves
 from qfx.passes.observe import KEY, is_dynamic, seen_shape, stop_watching, watching
 from qfx.passes.pipeline import Context
 from qfx.passes.reach import Scale, keep_within
-from qfx.passes.train import drop_switched_off, trained_as_float
+from qfx.passes.train import settle, trained_as_float
 from qfx.passes.weights import along_output_channels
 from qfx.qparams import QParams
 from qfx.spellings import module_spelling
@@ -94,7 +94,7 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
         instances: the plan of `prepare_fx`, by name of the root.
     """
     found = Converted(halves=in_halves(instances))
-    drop_switched_off(context)
+    settle(context, instances)
     gm = context.rewriter.gm
     observed = [node for node in gm.graph.nodes if KEY in node.meta]
     layers = _layers(context, instances)

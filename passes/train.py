@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
 from qfx import ops
 from qfx.graph.walk import modules_in
+from qfx.nn import intrinsic
 from qfx.passes.annotate.instances import Found
 from qfx.passes.observe import KEY as OBSERVES
 from qfx.passes.pipeline import Context
@@ -52,7 +55,26 @@ def trained_as_float(module: Any) -> tuple[Any, Any] | None:
     return module.to_float(), module.weight_fake_quant
 
 
-def drop_switched_off(context: Context) -> None:
+def settle(context: Context, instances: Collection[str]) -> None:
+    """Take a graph that trained for what it is at inference.
+
+    Args:
+        context: of the graph.
+        instances: names of the nodes that are to be quantized.
+    """
+    _drop_switched_off(context)
+    # A batch norm counts by its running statistics, whatever mode it was left in; the prepared one may go on training
+    for node in list(context.rewriter.gm.graph.find_nodes(op="call_module")):
+        module = context.view.module(str(node.target))
+        if module.training and isinstance(module, _NORMS) and node.name in instances:
+            context.rewriter.install(str(node.target), copy.deepcopy(module).eval())
+            context.view.forget(node)
+
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, intrinsic.BNReLU2d, intrinsic.BNReLU3d)
+
+
+def _drop_switched_off(context: Context) -> None:
     """Dropout that was active in training and is off now is its input, observed as that is; what it observed goes."""
     g, view = context.rewriter, context.view
     for reading in view.find(ops.dropout):

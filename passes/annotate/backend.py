@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from qfx.config import BackendConfig
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from qfx.config import BackendConfig, BackendPatternConfig
 from qfx.config.backend_config.moves import get_default_backend_config
 from qfx.passes import backend_pattern
 from qfx.passes.backend_pattern import BackendPattern
@@ -29,5 +31,14 @@ def _compiled_default(_: int) -> Index[BackendPattern]:
 
 
 def _compiled(backend: BackendConfig) -> Index[BackendPattern]:
-    patterns = map(backend_pattern.compiled, backend.configs)
+    patterns = (backend_pattern.compiled(each, _anyhow(each)) for each in backend.configs)
     return Index((each.pattern, 0, each) for each in patterns)
+
+
+def _anyhow(config: BackendPatternConfig) -> tuple[str, ...]:
+    """A batch norm of its own may be training; one behind a layer that did not fold is no part of that layer."""
+    first = config.nested_pattern
+    while isinstance(first, tuple):
+        first = first[-1]
+    alone = isinstance(first, type) and issubclass(first, _BatchNorm)
+    return backend_pattern.ANY_MODE if alone else backend_pattern.ANY_PADDING

@@ -56,8 +56,8 @@ def weighted_relu(op: ops.Op) -> Pattern:
 
 @pattern
 def bn_relu(x, mean, var, gamma=None, beta=None):  # type: ignore[no-untyped-def]
-    """A batch norm of its own, then relu."""
-    return ops.relu(ops.batch_norm(x, gamma, beta, mean, var, training=False).named("bn")).named("relu")
+    """A batch norm of its own in either mode, then relu."""
+    return ops.relu(ops.batch_norm(x, gamma, beta, mean, var, training=any_value).named("bn")).named("relu")
 
 
 @pattern

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import qfx
-from qfx.nn import qat
+from qfx.nn import intrinsic, qat, quantized
 from qfx.nn.intrinsic import qat as fused
 
 MAPPING = qfx.get_default_qat_qconfig_mapping("x86")
@@ -111,6 +111,23 @@ def test_a_convolution_called_twice_is_not_joined_with_one_batch_norm() -> None:
     assert sum(node.target == "conv" for node in made.graph.nodes) == 2
     int8 = qfx.convert_fx(trained(Twice().train()).eval())
     assert qfx.summary(int8).coverage_macs == 1.0
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_batch_norm_of_its_own_is_quantized_whatever_mode_it_is_left_in(relu: bool, training: bool) -> None:
+    made = prepared(nn.Sequential(nn.BatchNorm2d(3), *([nn.ReLU()] if relu else [])).train())
+    kind = intrinsic.BNReLU2d if relu else nn.BatchNorm2d
+    assert type(made.get_submodule("0")) is kind
+    made(X)
+    int8 = qfx.convert_fx(made.train(training))
+    assert type(int8.get_submodule("0")) is (intrinsic.quantized.BNReLU2d if relu else quantized.BatchNorm2d)
+    assert not qfx.explain(int8).float_nodes()
+    assert made.get_submodule("0").training is training
+    reference = qfx.convert_to_reference_fx(made)
+    assert type(reference.get_submodule("0")) is kind
+    step = float(made.get_submodule(str(list(made.graph.nodes)[-2].target)).scale)
+    assert (int8(X) - reference(X)).abs().max() <= 1.01 * step
 
 
 def test_functional_layers_train_with_a_rounded_weight() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from qfx import ops
 from qfx.graph.walk import modules_in
@@ -55,6 +56,9 @@ def trained_as_float(module: Any) -> tuple[Any, Any] | None:
     return module.to_float(), module.weight_fake_quant
 
 
+_NORMS = (_BatchNorm, intrinsic.BNReLU2d, intrinsic.BNReLU3d)
+
+
 def settle(context: Context, instances: Collection[str]) -> None:
     """Take a graph that trained for what it is at inference.
 
@@ -65,13 +69,12 @@ def settle(context: Context, instances: Collection[str]) -> None:
     _drop_switched_off(context)
     # A batch norm counts by its running statistics, whatever mode it was left in; the prepared one may go on training
     for node in list(context.rewriter.gm.graph.find_nodes(op="call_module")):
+        if node.name not in instances:
+            continue
         module = context.view.module(str(node.target))
-        if module.training and isinstance(module, _NORMS) and node.name in instances:
+        if module.training and isinstance(module, _NORMS):
             context.rewriter.install(str(node.target), copy.deepcopy(module).eval())
             context.view.forget(node)
-
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, intrinsic.BNReLU2d, intrinsic.BNReLU3d)
 
 
 def _drop_switched_off(context: Context) -> None:

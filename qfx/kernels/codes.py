@@ -8,6 +8,7 @@ They work on the storage of a quantized tensor seen as plain integers, without a
 under an fx tracer each stays one call.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -248,6 +249,11 @@ def adaptive_max_pool(q: Tensor, output_size: list[int]) -> Tensor:
     for i, windows in enumerate(output_size):
         x = _largest_along(x, i - len(output_size), windows)
     return _quantized_like(q, x) if q.is_quantized else x
+
+
+def kept_sizes(output_size: Sequence[int | None]) -> list[int]:
+    """Numbers of windows as `adaptive_max_pool` takes them: -1 for None, which keeps a dimension as it is."""
+    return [-1 if size is None else size for size in output_size]
 
 
 def _largest_along(x: Tensor, dim: int, windows: int) -> Tensor:

@@ -89,7 +89,7 @@ def _roll(x: Any, scale: Any, zero_point: Any, attrs: _Attrs) -> tuple[Any, ...]
 
 
 def _adaptive(x: Any, scale: Any, zero_point: Any, attrs: _Attrs) -> tuple[Any, ...]:
-    return (x, [-1 if size is None else size for size in attrs["output_size"]])
+    return (x, codes.kept_sizes(attrs["output_size"]))
 
 
 def _some(values: Any, least: int) -> bool:

@@ -12,6 +12,7 @@ from torch.fx import Node
 from qfx import ops
 from qfx.graph import Reading
 from qfx.kernels import onednn
+from qfx.kernels.codes import kept_sizes
 from qfx.ops import Op
 from qfx.passes.lower.codes import Bounds, bounds, constant_bounds, constant_clamps, numbers, output, per_tensor_output
 from qfx.passes.lower.native.moves import KEEPING
@@ -133,7 +134,7 @@ def _adaptive(m: Match) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _adaptive_max(m: Match) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return ([-1 if size is None else size for size in m.op.attrs["output_size"]],), {}
+    return (kept_sizes(m.op.attrs["output_size"]),), {}
 
 
 def _mean(m: Match) -> tuple[tuple[Any, ...], dict[str, Any]]:

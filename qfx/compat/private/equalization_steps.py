@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from qfx import ops
 from qfx.compat.private.equalization import node_supports_equalization, reshape_scale
+from qfx.compat.private.nodes import get_new_attr_name_with_prefix
 from qfx.errors import ConfigError
 from qfx.fake_quantize import FakeQuantizeBase
 from qfx.observers import ObserverBase
@@ -23,6 +25,8 @@ from qfx.observers.equalization import (
     calculate_equalization_scale,
 )
 from qfx.passes.equalizable import layer_in
+from qfx.spellings import calls
+from qfx.utilities import getattr_from_fqn
 
 Modules = dict[str, nn.Module]
 
@@ -221,9 +225,7 @@ def convert_eq_obs(
 
 def _multiply(model: GraphModule, node: Node, factors: Tensor) -> Node:
     value: Any = node.args[0]
-    number = 0
-    while hasattr(model, name := f"{value.name}_equalization_scale{number}"):
-        number += 1
+    name = get_new_attr_name_with_prefix(f"{value.name}_equalization_scale")(model)
     model.register_buffer(name, factors.detach().clone())
     with model.graph.inserting_before(node):
         scale = model.graph.get_attr(name)
@@ -259,7 +261,9 @@ def _is_observer(node: Any, modules: Modules) -> bool:
 
 
 def _is_relu(node: Node, modules: Modules) -> bool:
-    return _is(node, modules, nn.ReLU) or node.target in (torch.relu, nn.functional.relu, "relu", "relu_")
+    if node.op == "call_module":
+        return _is(node, modules, nn.ReLU)
+    return any(spelling.op is ops.relu for spelling in calls(node.target))
 
 
 def _weight(op: Node) -> Any:
@@ -289,8 +293,7 @@ def _constant(value: Any, modules: Modules) -> Node | None:
 
 
 def _get(model: GraphModule, node: Node) -> Tensor:
-    owner, _, name = str(node.target).rpartition(".")
-    found: Tensor = getattr(model.get_submodule(owner), name).detach()
+    found: Tensor = getattr_from_fqn(model, str(node.target)).detach()
     return found
 
 

@@ -23,9 +23,7 @@ def train_weights(context: Context, found: Found) -> int:
     The backend names the class that trains in a module's place. A module without one (a transposed convolution) stays;
     its weight is rounded at conversion only. Weights of functions pass through a fake-quantize module of their own.
     """
-    paths: dict[nn.Module, list[str]] = {}
-    for path, module in modules_in(context.rewriter.gm, aliases=True):
-        paths.setdefault(module, []).append(path)
+    paths = _paths(context)
     swapped: set[nn.Module] = set()
     for node, instance in found.of.items():
         if node is not instance.root or not instance.weighted or node.op != "call_module":
@@ -36,9 +34,17 @@ def train_weights(context: Context, found: Found) -> int:
             continue
         trained = _trained(module, kind, instance.qconfig)
         swapped.add(trained)
-        for path in paths[module]:  # a module under two names stays one
+        for path in paths[module]:
             context.rewriter.install(path, trained)
     return len(swapped)
+
+
+def _paths(context: Context) -> dict[nn.Module, list[str]]:
+    """Every name of every module: one under two names stays one."""
+    paths: dict[nn.Module, list[str]] = {}
+    for path, module in modules_in(context.rewriter.gm, aliases=True):
+        paths.setdefault(module, []).append(path)
+    return paths
 
 
 def _trained(module: nn.Module, kind: Any, qconfig: Any) -> nn.Module:
@@ -50,10 +56,12 @@ def _trained(module: nn.Module, kind: Any, qconfig: Any) -> nn.Module:
 
 def trained_as_float(module: Any) -> tuple[Any, Any] | None:
     """The float form of a module that trained, batch norm folded, and its weight's fake-quantize module; or None."""
+    return (module.to_float(), module.weight_fake_quant) if _trains(module) else None
+
+
+def _trains(module: nn.Module) -> bool:
     # The class is asked first: for an attribute a module does not have, nn.Module searches long
-    if not hasattr(type(module), "to_float") or not hasattr(module, "weight_fake_quant"):
-        return None
-    return module.to_float(), module.weight_fake_quant
+    return hasattr(type(module), "to_float") and hasattr(module, "weight_fake_quant")
 
 
 _NORMS = (_BatchNorm, intrinsic.BNReLU2d, intrinsic.BNReLU3d)
@@ -67,6 +75,7 @@ def settle(context: Context, instances: Collection[str]) -> None:
         instances: names of the nodes that are to be quantized.
     """
     _drop_switched_off(context)
+    _float_again(context, instances)
     # A batch norm counts by its running statistics, whatever mode it was left in; the prepared one may go on training
     for node in list(context.rewriter.gm.graph.find_nodes(op="call_module")):
         if node.name not in instances:
@@ -75,6 +84,24 @@ def settle(context: Context, instances: Collection[str]) -> None:
         if module.training and isinstance(module, _NORMS):
             context.rewriter.install(str(node.target), copy.deepcopy(module).eval())
             context.view.forget(node)
+
+
+def _float_again(context: Context, instances: Collection[str]) -> None:
+    """Modules that trained with rounded weights and stay float go on with plain ones, batch norm folded."""
+    calls = {
+        node: context.view.module(str(node.target)) for node in context.rewriter.gm.graph.find_nodes(op="call_module")
+    }
+    quantized = {module for node, module in calls.items() if node.name in instances}  # by another of its calls
+    trained = {node: module for node, module in calls.items() if module not in quantized and _trains(module)}
+    paths = _paths(context) if trained else {}
+    floats: dict[nn.Module, nn.Module] = {}
+    for node, module in trained.items():
+        if module not in floats:
+            to_float: Any = module.to_float
+            floats[module] = to_float()
+            for path in paths[module]:
+                context.rewriter.install(path, floats[module])
+        context.view.forget(node)
 
 
 def _drop_switched_off(context: Context) -> None:

@@ -20,7 +20,7 @@ from qfx.graph import GraphView, Reading
 from qfx.ops import Op
 from qfx.passes.annotate.choices import configured_as
 from qfx.passes.backend_pattern import ANY_MODE, BackendPattern, compiled
-from qfx.passes.fuse.batch_norm import normalizes
+from qfx.passes.fuse.batch_norm import ask, is_to_ask, may_normalize
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Guard, Rule, rule
 from qfx.patterns import Match
@@ -64,6 +64,8 @@ def _rule(backend_pattern: BackendPattern, is_qat: bool) -> Rule:
     def fuse_backend_pattern(m: Match, g: Rewriter) -> Node:
         config, root = backend_pattern.config, backend_pattern.root(m)
         module = g.view.module(str(root.target))
+        for layer, bn in _to_ask(m):
+            ask(layer, bn, g)
         parts = backend_pattern.matched(m, lambda value: _part(value, g.view, module.training))
         fuser: Any = config.fuser_method
         fused = fuser(is_qat, *_arguments(backend_pattern, parts))
@@ -90,12 +92,19 @@ def _fusable(backend_pattern: BackendPattern, is_qat: bool) -> Guard:
             if reading.op is ops.batch_norm and not is_qat and reading.attrs["training"]:
                 return Reject(f"{node} normalizes by each batch's own statistics", node)
             if reading.op is ops.batch_norm and isinstance(reading.inputs[0], Node):
-                said = normalizes(m.view, m.view.read(reading.inputs[0]), reading)
+                said = may_normalize(m.view, m.view.read(reading.inputs[0]), reading)
                 if isinstance(said, Reject):
                     return said
         return True
 
     return fusable
+
+
+def _to_ask(m: Match) -> list[tuple[Reading, Reading]]:
+    """Linear layers of a match with batch norms that fold only where their input has two axes, if nobody told."""
+    norms = [reading for reading in map(m.view.read, m.nodes) if reading.op is ops.batch_norm]
+    pairs = [(m.view.read(bn.inputs[0]), bn) for bn in norms if isinstance(bn.inputs[0], Node)]
+    return [pair for pair in pairs if is_to_ask(m.view, *pair)]
 
 
 def _part(value: Any, view: GraphView, training: bool) -> Any:

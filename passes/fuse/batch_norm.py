@@ -36,22 +36,27 @@ def normalizes_outputs(m: Match) -> bool | Reject:
 
 
 def _may_normalize_outputs(m: Match) -> bool | Reject:
-    """Guard: as above; where nobody told what the model is called with, the folded layer asks when it runs."""
-    found = normalizes_outputs(m)
-    return True if isinstance(found, Reject) and _is_to_ask(m) else found
+    return may_normalize(m.view, m.weighted, m.bn)
 
 
-def _is_to_ask(m: Match) -> bool:
-    if m.weighted.op is not ops.linear or m.view.rank(m.x) is not None or examples_given(m.view.gm.graph.nodes):
+def may_normalize(view: GraphView, layer: Reading, bn: Reading) -> bool | Reject:
+    """As `normalizes`, but True where nobody told what the model is called with: there `ask` has the graph find out."""
+    return True if is_to_ask(view, layer, bn) else normalizes(view, layer, bn)
+
+
+def is_to_ask(view: GraphView, layer: Reading, bn: Reading) -> bool:
+    """Whether only the number of axes of a linear layer's input, which nobody told, is missing to fold."""
+    if layer.op is not ops.linear or view.rank(layer.inputs[0]) is not None or examples_given(view.gm.graph.nodes):
         return False
-    return isinstance(m.mean, Param) and bool(m.w.tensor.shape[0] == m.mean.tensor.numel())
+    w, mean = layer.input("w"), bn.input("mean")
+    return isinstance(w, Param) and isinstance(mean, Param) and bool(w.tensor.shape[0] == mean.tensor.numel())
 
 
-def _ask(m: Match, g: Rewriter) -> None:
+def ask(layer: Reading, bn: Reading, g: Rewriter) -> None:
     """Have the graph refuse an input in whose product batch norm would not have normalized the features."""
-    two = g.call(operator.eq, g.method("dim", m.x), 2)
+    two = g.call(operator.eq, g.method("dim", layer.inputs[0]), 2)
     said = (
-        f"{m.weighted.node} and {m.bn.node} were folded into one layer for inputs of two axes, batch and features; in "
+        f"{layer.node} and {bn.node} were folded into one layer for inputs of two axes, batch and features; in "
         "others batch norm normalizes another axis: give fuse_fx the example_inputs, and it leaves them apart"
     )
     g.call(torch._assert, two, said)
@@ -97,8 +102,8 @@ def _rule(op: Op) -> Rule:
         )
         new_weight: NewParam = g.param(weight, like=m.w)
         new_bias = g.param(bias, like=m.b) if m.b is not None else g.param(bias, name="bias", near=m.w)
-        if _is_to_ask(m):
-            _ask(m, g)
+        if is_to_ask(m.view, m.weighted, m.bn):
+            ask(m.weighted, m.bn, g)
         folded = g.call(op, m.x, new_weight, new_bias, **m.weighted.attrs)
         return configured_as(folded, m.weighted.node)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from qfx.graph import GraphView, Reading
 from qfx.nn import intrinsic
 from qfx.ops import Op
 from qfx.passes.annotate.choices import configured_as
@@ -47,17 +48,21 @@ def called_once(name: str, kinds: Container[type[nn.Module]] | None = FUSED) -> 
     return called_once
 
 
+def merged_with(view: GraphView, module: nn.Module, relu: Reading) -> nn.Sequential:
+    """The container of a module and a relu behind it, which may be a function."""
+    own = relu.dialect == "module"
+    fused = FUSED[type(module)](module, view.module(str(relu.node.target)) if own else nn.ReLU().train(module.training))
+    fused.training = module.training
+    if "qconfig" in module.__dict__:
+        fused.__dict__["qconfig"] = module.__dict__["qconfig"]
+    return fused
+
+
 def _fuse(name: str, pattern: Pattern) -> Rule:
     @rule(pattern, where=called_once(name))
     def fuse_relu(m: Match, g: Rewriter) -> Any:
         inner = getattr(m, name).node
-        module = g.view.module(str(inner.target))
-        own = m.relu.dialect == "module"
-        relu = g.view.module(str(m.relu.node.target)) if own else nn.ReLU().train(module.training)
-        fused = FUSED[type(module)](module, relu)
-        fused.training = module.training
-        if "qconfig" in module.__dict__:
-            fused.__dict__["qconfig"] = module.__dict__["qconfig"]
+        fused = merged_with(g.view, g.view.module(str(inner.target)), m.relu)
         return configured_as(g.module(fused, m.x, at=str(inner.target)), inner)
 
     return fuse_relu

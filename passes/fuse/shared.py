@@ -1,6 +1,6 @@
-"""Fold the batch norm behind a layer that is called several times: a siamese encoder, a shared head.
+"""Fold the batch norm, merge the relu behind a layer that is called several times: a siamese encoder, a shared head.
 
-The rule that folds looks at one call, and may not change a weight that others read. Here all calls change together.
+The rules for these look at one call, and may not change a module that others call. Here all calls change together.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from qfx.graph.provenance import KEY, merged
 from qfx.nn.folding import fold
 from qfx.passes.emit import module_like
 from qfx.passes.fuse.batch_norm import normalizes
+from qfx.passes.fuse.intrinsic import FUSED, merged_with
 from qfx.passes.pipeline import Context
 from qfx.patterns.catalogue.weighted import TRANSPOSED, WEIGHTED
 from qfx.spellings import ModuleSpelling
@@ -21,13 +22,55 @@ from qfx.spellings import ModuleSpelling
 
 def fold_behind_shared(gm: GraphModule, context: Context) -> bool:
     """Fold batch norms behind modules called more than once, where every call is followed by the same one."""
+    folded = [
+        _fold(context, calls) for calls in _shared(gm, context.view)
+    ]  # all of them: `any` would stop at the first
+    return any(folded)
+
+
+def merge_behind_shared(gm: GraphModule, context: Context) -> bool:
+    """Merge the relu behind modules called more than once, where every call is followed by one."""
+    merged = [_merge(context, calls) for calls in _shared(gm, context.view)]
+    return any(merged)
+
+
+def _shared(gm: GraphModule, view: GraphView) -> list[list[Reading]]:
+    """The calls of every layer with a weight that is called more than once."""
     calls: dict[int, list[Reading]] = {}
     for node in gm.graph.find_nodes(op="call_module"):
-        reading = context.view.read(node)
-        if reading.op in WEIGHTED and context.view.callers(str(node.target)) > 1:
-            calls.setdefault(id(context.view.module(str(node.target))), []).append(reading)
-    folded = [_fold(context, each) for each in calls.values()]  # all of them: `any` would stop at the first
-    return any(folded)
+        reading = view.read(node)
+        if reading.op in WEIGHTED and view.callers(str(node.target)) > 1:
+            calls.setdefault(id(view.module(str(node.target))), []).append(reading)
+    return list(calls.values())
+
+
+def _merge(context: Context, calls: list[Reading]) -> bool:
+    view, g = context.view, context.rewriter
+    module = view.module(str(calls[0].node.target))
+    relus = [relu for call in calls if (relu := _relu_behind(view, call.node)) is not None]
+    if type(module) not in FUSED or len(relus) < len(calls):
+        return False
+    fused = merged_with(view, module, relus[0])
+    for path in {str(call.node.target) for call in calls}:
+        g.install(path, fused)
+    for call, relu in zip(calls, relus, strict=True):
+        _absorb(context, call.node, relu.node)
+    return True
+
+
+def _absorb(context: Context, call: Node, follower: Node) -> None:
+    """Let a call stand for itself and what followed it, which its module does now."""
+    call.meta[KEY] = merged((call, follower))
+    context.rewriter.replace(follower, call)
+    context.view.forget(call)
+
+
+def _relu_behind(view: GraphView, layer: Node) -> Reading | None:
+    if len(layer.users) != 1:
+        return None
+    (user,) = layer.users
+    reading = view.read(user)
+    return reading if reading.op is ops.relu else None
 
 
 def _fold(context: Context, calls: list[Reading]) -> bool:
@@ -56,9 +99,7 @@ def _fold(context: Context, calls: list[Reading]) -> bool:
         g.install(path, folded)
     for call, norm in zip(calls, norms, strict=True):
         assert norm is not None
-        call.node.meta[KEY] = merged((call.node, norm.node))
-        g.replace(norm.node, call.node)
-        view.forget(call.node)
+        _absorb(context, call.node, norm.node)
     return True
 
 

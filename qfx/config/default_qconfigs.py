@@ -76,7 +76,7 @@ def check_backend(backend: str, version: int, versions: tuple[int, ...] = (0,)) 
     """Raise ConfigError unless there are defaults for this backend in this version."""
     if backend not in _BACKENDS:
         known = ", ".join(map(repr, _BACKENDS))
-        raise ConfigError(f"there are no defaults for backend {backend!r}; use one of {known}")
+        raise ConfigError(f"backend {backend!r} is not supported: it has no default configuration; use one of {known}")
     if version not in versions:
         known = " or ".join(map(str, versions))
         raise ConfigError(f"there is no version {version!r} of the defaults for {backend!r}; use version={known}")

@@ -11,7 +11,7 @@ from torch import nn
 
 import qfx
 from qfx.errors import ConfigError, DowngradeError
-from qfx.nn import quantized
+from qfx.nn import intrinsic, quantized
 
 QCONFIG = qfx.get_default_qconfig("x86")
 X = torch.randn(6, 5)
@@ -115,3 +115,21 @@ def test_a_name_the_model_does_not_have() -> None:
 def test_another_mapping_is_refused(mapping: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         qfx.convert_fx(_prepared(), qconfig_mapping=mapping)
+
+
+def test_what_trained_and_is_left_out_goes_on_in_float() -> None:
+    """No weight is rounded any more, and batch norms are folded, as where nothing had been prepared."""
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 3), nn.Linear(4, 2)).train()
+    mapping, images = qfx.get_default_qat_qconfig_mapping("x86"), torch.randn(4, 3, 8, 8)
+    prepared = qfx.prepare_qat_fx(model, mapping, (images,))
+    prepared(images)
+    prepared.eval()
+    for name in ("0", "3", "4"):
+        mapping.set_module_name(name, None)
+    made = qfx.convert_fx(prepared, qconfig_mapping=mapping)
+    left = {name: type(module) for name, module in made.named_children()}
+    assert left == {"0": intrinsic.ConvReLU2d, "3": nn.Conv2d, "4": nn.Linear}
+    norm = prepared.get_submodule("0").bn
+    expected = nn.Sequential(model[0], norm, *model[2:]).eval()
+    torch.testing.assert_close(made(images), expected(images))
+    assert type(prepared.get_submodule("4")) is not nn.Linear  # the prepared model may go on training

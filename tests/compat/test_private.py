@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import qfx
-from qfx.compat.private import arguments, flows, graph_modules, qconfigs, scripts
+from qfx.compat.private import arguments, flows, graph_modules, matches, qconfigs, scripts
 from qfx.compat.private.handlers import CustomModuleQuantizeHandler
 from qfx.compat.private.layer_noise import get_layer_sqnr_dict
 from qfx.config.backend_config import dtypes
@@ -221,3 +222,11 @@ def test_torchscript_by_kind() -> None:
     for check in (scripts._check_is_script_module, scripts._check_forward_method):
         with pytest.raises(ConfigError, match="takes a script module, got Linear"):
             check(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(("index", "fits"), [(0, True), (1, False), (0.0, False)])
+def test_a_number_in_a_pattern_is_that_number(index: float, fits: bool) -> None:
+    pool = torch.ops.aten.max_pool2d_with_indices.default
+    gm = traced(lambda x: pool(x, 2)[0])  # type: ignore[arg-type]
+    taken = list(gm.graph.nodes)[2]
+    assert matches._is_match({}, taken, (operator.getitem, pool, index)) is fits

@@ -100,6 +100,8 @@ def _is_match(modules: Mapping[str, nn.Module], node: Any, pattern: Any, max_use
     """
     if pattern is MatchAllNode:
         return True
+    if not isinstance(node, Node | list | tuple) and type(node) is type(pattern):
+        return bool(node == pattern)  # an argument that is spelled out
     if isinstance(node, list | tuple) and isinstance(pattern, list | tuple) and not isinstance(node, torch.Size):
         alike = len(node) == len(pattern)
         return alike and all(_is_match(modules, each, want) for each, want in zip(node, pattern, strict=True))

@@ -304,3 +304,14 @@ def test_a_fuser_of_linear_and_batch_norm_runs_in_two_dimensions_only(shape: tup
     model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).eval()
     fused = qfx.fuse_fx(model, backend_config=backend, example_inputs=(torch.randn(shape),))
     assert [type(module) for module in fused.children()] == ([Fused] if fuses else [nn.Linear, nn.BatchNorm1d])
+
+
+def test_where_nobody_told_the_axes_the_layer_of_onednn_asks() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.LeakyReLU()).eval()
+    nn.init.uniform_(model[1].running_mean, -1, 1)
+    fused = qfx.fuse_fx(model, backend_config=qfx.get_onednn_backend_config())
+    assert [type(module) for module in fused.children()] == [intrinsic.LinearLeakyReLU]
+    x = torch.randn(4, 8)
+    torch.testing.assert_close(fused(x), model(x))
+    with pytest.raises(AssertionError, match="give fuse_fx the example_inputs"):
+        fused(torch.randn(4, 8, 8))

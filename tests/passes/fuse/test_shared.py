@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 import qfx
+from qfx.nn import intrinsic
+from qfx.nn.intrinsic import quantized
 
 
 class Siamese(nn.Module):
@@ -80,3 +82,42 @@ def test_a_norm_along_another_axis_than_the_features_is_left() -> None:
     fused = qfx.fuse_fx(model, example_inputs=inputs)
     assert norms(fused) == 2
     torch.testing.assert_close(fused(*inputs), model(*inputs))
+
+
+class Twice(nn.Module):
+    """One layer called twice; what stands behind the second call is told."""
+
+    def __init__(self, layer: nn.Module, relu: nn.Module, second: nn.Module | None = None) -> None:
+        super().__init__()
+        self.layer, self.relu, self.second = layer, relu, second or relu
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.layer(self.relu(self.layer(x))))
+
+
+@pytest.mark.parametrize("second", [None, nn.ReLU()], ids=["the same relu", "another"])
+def test_a_relu_behind_every_call_is_merged(second: nn.Module | None) -> None:
+    model, x = Twice(nn.Linear(3, 3), nn.ReLU(), second).eval(), torch.randn(4, 3)
+    fused = qfx.fuse_fx(model)
+    assert [type(fused.get_submodule(str(n.target))) for n in calls(fused)] == [intrinsic.LinearReLU] * 2
+    assert calls(fused)[0].target == calls(fused)[1].target
+    torch.testing.assert_close(fused(x), model(x))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_merged_calls_are_quantized(train: bool) -> None:
+    model, x = Twice(nn.Linear(3, 3), nn.ReLU()).train(train), torch.randn(40, 3)
+    mapping = qfx.get_default_qat_qconfig_mapping("x86") if train else qfx.get_default_qconfig_mapping("x86")
+    prepared = (qfx.prepare_qat_fx if train else qfx.prepare_fx)(model, mapping, (x,))
+    expected = prepared(x)
+    int8 = qfx.convert_fx(prepared.eval())
+    assert type(int8.layer) is quantized.LinearReLU
+    assert len(list(int8.graph.find_nodes(op="call_method", target="dequantize"))) == 1
+    assert (int8(x) - expected).abs().max() < 0.1
+
+
+def test_one_call_without_a_relu_leaves_them_apart() -> None:
+    model, x = Twice(nn.Linear(3, 3), nn.ReLU(), nn.Tanh()).eval(), torch.randn(4, 3)
+    fused = qfx.fuse_fx(model)
+    assert [type(fused.get_submodule(str(n.target))) for n in calls(fused)][::2] == [nn.Linear, nn.Linear]
+    torch.testing.assert_close(fused(x), model(x))

@@ -195,5 +195,5 @@ def test_configurations_for_training_make_fake_quantize_modules(backend: str) ->
             assert isinstance(made, FusedMovingAvgObsFakeQuantize) == (version == 1)
     with pytest.raises(ConfigError, match="there is no version 2"):
         config.get_default_qat_qconfig(backend, 2)
-    with pytest.raises(ConfigError, match="no defaults for backend 'tpu'"):
+    with pytest.raises(ConfigError, match="backend 'tpu' is not supported"):
         config.get_default_qat_qconfig_mapping("tpu")

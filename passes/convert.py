@@ -17,9 +17,8 @@ from torch.fx import GraphModule, Node
 
 from qfx import dtypes
 from qfx.graph import Param
-from qfx.graph.attributes import parent_of, submodule, taken_names
+from qfx.graph.attributes import parent_of, submodule
 from qfx.graph.copying import copied_tensor
-from qfx.graph.provenance import module_path
 from qfx.graph.walk import modules_in
 from qfx.nn.quantized import reference
 from qfx.nn.quantized.reference.weight import of_float
@@ -29,6 +28,7 @@ from qfx.observers.together import Answer, answers_together
 from qfx.passes.blanks import Blanks
 from qfx.passes.dynamic import at_run_time, is_whole, swap_layers
 from qfx.passes.halves import in_halves
+from qfx.passes.names import QParamNames
 from qfx.passes.observe import KEY, is_dynamic, seen_shape, stop_watching, watching
 from qfx.passes.pipeline import Context
 from qfx.passes.reach import Scale, keep_within
@@ -99,7 +99,7 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     observed = [node for node in gm.graph.nodes if KEY in node.meta]
     layers = _layers(context, instances)
     solved = _Solved([_ready(context, node) for node in observed] + [layer.observer for layer in layers])
-    names = _Names(context)
+    names = QParamNames(context)
     scales: dict[Node, Scale] = {}
     plan: Any = gm.plan
     left = plan.get("left_out", {})
@@ -190,29 +190,6 @@ def _qparams(observer: Any, answer: Answer) -> QParams:
     return QParams(scale, zero_point, axis, dtype, low, high, scheme)
 
 
-class _Names:
-    """Names of scale and zero point: after the module that makes a value, or the one that reads it, or the scope."""
-
-    def __init__(self, context: Context) -> None:
-        self._taken = taken_names(context.rewriter.gm)
-        self._next: dict[str, int] = {}
-
-    def of(self, value: Node, observer: Node) -> tuple[str, str]:
-        reader = next(iter(observer.users), None)
-        if value.op == "call_module":
-            stem = str(value.target)
-        elif reader is not None and reader.op == "call_module":
-            stem = f"{reader.target}_input"
-        else:
-            stem = module_path(value)
-        stem = stem.replace(".", "_")
-        number = self._next.get(stem, 0)
-        while not self._taken.isdisjoint(names := (f"{stem}_scale_{number}", f"{stem}_zero_point_{number}")):
-            number += 1
-        self._next[stem] = number + 1
-        return names
-
-
 def _ready(context: Context, node: Node) -> Any:
     """The observer of a node, once it has seen something: a weight needs no calibration data."""
     observer: Any = context.view.module(str(node.target))
@@ -228,7 +205,7 @@ def _replace(
     node: Node,
     observer: Any,
     solved: _Solved,
-    names: _Names,
+    names: QParamNames,
     found: Converted,
     scales: dict[Node, Scale],
 ) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
+from qfx import ops
 from qfx.graph import Reading
 from qfx.graph.copying import copied_module
 from qfx.graph.provenance import KEY
@@ -30,6 +33,33 @@ def drop_dropout(m: Match, g: Rewriter) -> Any:
 def drop_identity(m: Match, g: Rewriter) -> Any:
     """``nn.Identity`` and aliases are their input."""
     return m.x
+
+
+def open_identities(gm: GraphModule, context: Context) -> bool:
+    """Replace an identity of several values, ``a, b = self.skip((x, y))``, by those values."""
+    changed = False
+    for reading in context.view.find(ops.identity):
+        if not isinstance(reading.inputs[0], Node):
+            _hand_on(context, reading.node, reading.inputs[0])
+            changed = True
+    return changed
+
+
+def _hand_on(context: Context, node: Node, values: Any) -> None:
+    """Give the readers of a node a structure of values, or the parts of it that they take, in its place."""
+    g = context.rewriter
+    for user in list(node.users):
+        if user.target is operator.getitem and isinstance(values, tuple | list | dict):
+            part = values[user.args[1]]  # type: ignore[index]
+            if isinstance(part, Node):
+                g.replace(user, part)
+            else:
+                _hand_on(context, user, part)
+            continue
+        user.args = map_arg(user.args, lambda n: values if n is node else n)
+        user.kwargs = map_arg(user.kwargs, lambda n: values if n is node else n)
+        context.view.forget(user)
+    g.erase_if_unused(node)
 
 
 # Methods that take the shape of another tensor, and those that take a shape.
@@ -167,5 +197,6 @@ def _shares(context: Context, node: Node, seen: _Seen) -> bool:
 NORMALIZE = (
     FunctionPass("spell sizes", spell_sizes),
     FunctionPass("functionalize", functionalize),
+    FunctionPass("open identities", open_identities),
     Pass("normalize", (drop_dropout, drop_identity), provides=frozenset({"normalized"})),
 )

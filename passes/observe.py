@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -16,7 +15,6 @@ from qfx.graph.nodes import erase_node, make_node
 from qfx.passes.annotate.sites import Sites
 from qfx.passes.blanks import Blanks
 from qfx.passes.pipeline import Context
-from qfx.passes.rewriter import Rewriter
 from qfx.passes.weights import along_output_channels
 from qfx.specs import Ticket
 
@@ -32,7 +30,7 @@ def observe(context: Context, sites: Sites) -> int:
     (an input of the model, the output of a float op) is seen so by those readers only.
     """
     g, observer_of = context.rewriter, _Observers(sites)
-    names, count = _free_names(g.gm), 0
+    inserted = _Inserted(g.gm)
     by_value: dict[Node, list[tuple[Node, Ticket]]] = {}
     for (value, root), ticket in sites.edges.items():
         by_value.setdefault(value, []).append((root, ticket))
@@ -45,8 +43,7 @@ def observe(context: Context, sites: Sites) -> int:
         readers = others if node in sites.own else sites.readers.get(node, [])
         seen = node  # the value as its readers see it
         if known is not None and (readers or (node in sites.own and not layers)):
-            seen = made = _insert(g, node, observer_of(known), next(names))
-            count += 1
+            seen = made = inserted.behind(node, observer_of(known))
             edge_roots = {root for root, _ in by_value.get(node, ())}
             for user in readers:
                 if user not in edge_roots and user is not made:
@@ -56,17 +53,15 @@ def observe(context: Context, sites: Sites) -> int:
             observer = observer_of(edge)
             # What an op gives is in its own parameters, and a reader that wants others gets them from there
             value = seen if node in sites.own else node
-            made = _insert(g, value, observer, next(names))
-            count += 1
+            made = inserted.behind(value, observer)
             root.replace_input_with(node, made)
             context.view.forget(root)
         for factory, (op, roots) in weights.items():
-            made = _insert(g, node, along_output_channels(factory(), op), next(names))
-            count += 1
+            made = inserted.behind(node, along_output_channels(factory(), op))
             for root in roots:
                 root.replace_input_with(node, made)
                 context.view.forget(root)
-    return count
+    return inserted.count
 
 
 def is_dynamic(observer: Any) -> bool:
@@ -138,21 +133,29 @@ class _Observers:
         return observer  # type: ignore[no-any-return]
 
 
-def _free_names(gm: GraphModule) -> Iterator[str]:
-    """Names for observers; a model may have used one itself."""
-    taken = taken_names(gm)
-    return (name for name in map(f"{STEM}_{{}}".format, itertools.count()) if name not in taken)
+class _Inserted:
+    """Puts observers into a graph, under names that are free."""
 
+    def __init__(self, gm: GraphModule) -> None:
+        taken = taken_names(gm)  # a model may have used such a name itself
+        self._names = (name for name in map(f"{STEM}_{{}}".format, itertools.count()) if name not in taken)
+        self._gm = gm
+        inputs = list(gm.graph.find_nodes(op="placeholder"))
+        # Inputs are observed after the last of them, in their order: graphs keep their inputs together.
+        self._end = inputs[-1] if inputs else None
+        self.count = 0
 
-def _insert(g: Rewriter, value: Node, observer: nn.Module, name: str) -> Node:
-    g.gm._modules[name] = observer  # the name is free, which is what adding a module spends its time on
-    graph = g.gm.graph
-    # Inputs are observed after the last of them, as graphs keep their inputs together.
-    after = value
-    while value.op == "placeholder" and after.next.op == "placeholder":
-        after = after.next
-    with graph.inserting_after(after):
-        node = make_node(graph, "call_module", name, (value,), {}, name)
-    node.meta.update({key: value.meta[key] for key in _KEPT if key in value.meta})
-    node.meta[KEY] = value.name
-    return node
+    def behind(self, value: Node, observer: nn.Module) -> Node:
+        """A node that calls `observer` for `value`; its readers stay as they are."""
+        name = next(self._names)
+        self.count += 1
+        self._gm._modules[name] = observer  # the name is free, which is what adding a module spends its time on
+        of_input = value.op == "placeholder"
+        graph = self._gm.graph
+        with graph.inserting_after(self._end if of_input else value):
+            node = make_node(graph, "call_module", name, (value,), {}, name)
+        if of_input or value is self._end:
+            self._end = node
+        node.meta.update({key: value.meta[key] for key in _KEPT if key in value.meta})
+        node.meta[KEY] = value.name
+        return node

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
+from torch import nn
 from torch.fx import GraphModule, Node
 
 from qfx.config import QConfigMapping, Resolved, resolve
 from qfx.graph.attributes import submodule
 from qfx.graph.provenance import module_path
+from qfx.graph.walk import modules_in
 
 KEY = "qfx_choice"
 _CALLS = ("call_module", "call_function", "call_method")
@@ -46,6 +49,21 @@ def choice(node: Node) -> Resolved | None:
     """The configuration of a node; None for what never was a call of the user's."""
     found: Resolved | None = node.meta.get(KEY)
     return found
+
+
+def inner_choices(module: nn.Module, path: str, mapping: QConfigMapping) -> Iterator[tuple[nn.Module, Resolved]]:
+    """The modules inside one that is kept whole, each with the configuration the mapping has for it."""
+    for inner, each in modules_in(module):
+        if each is not module:
+            yield each, resolve(mapping, object_types=[type(each)], module_path=f"{path}.{inner}", index=0)
+
+
+def is_configured(node: Node, mapping: QConfigMapping) -> bool:
+    """Whether a mapping quantizes the op that makes a value; for a constant, the module that has it."""
+    if node.op == "get_attr":
+        return resolve(mapping, object_types=(), module_path=module_path(node), index=0).qconfig is not None
+    decided = choice(node)
+    return decided is not None and decided.qconfig is not None
 
 
 def configured_as(node: Node, source: Node) -> Node:

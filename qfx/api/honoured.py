@@ -13,7 +13,7 @@ from qfx.errors import DowngradeError
 from qfx.frames import warn
 from qfx.graph.attributes import submodule
 from qfx.graph.provenance import describe
-from qfx.passes.annotate.choices import choice
+from qfx.passes.annotate.choices import choice, inner_choices
 from qfx.passes.annotate.instances import Found
 
 
@@ -23,10 +23,12 @@ def check_unused(gm: GraphModule, mapping: QConfigMapping, custom: PrepareCustom
     Raises:
         DowngradeError: `strict`.
     """
-    chosen = [choice(node) for node in gm.graph.nodes]
-    unused = list(map(str, unused_entries(mapping, {found.entry for found in chosen if found is not None})))
-    say_unused("QConfigMapping", "in the model", unused, strict)
     called = {str(node.target): submodule(gm, str(node.target)) for node in gm.graph.find_nodes(op="call_module")}
+    custom_classes = {kind for table in custom.float_to_observed_mapping.values() for kind in table}
+    wholes = [(path, module) for path, module in called.items() if type(module) in custom_classes]
+    used = {found.entry for found in choices(gm)}
+    used.update(found.entry for path, whole in wholes for _, found in inner_choices(whole, path, mapping))
+    say_unused("QConfigMapping", "in the model", list(map(str, unused_entries(mapping, used))), strict)
     names = [f"non_traceable_module_name {name!r}" for name in custom.non_traceable_module_names if name not in called]
     classes = [
         f"non_traceable_module_class {kind.__name__}"

@@ -13,7 +13,7 @@ from qfx.config import PrepareCustomConfig, QConfigMapping, QuantType
 from qfx.config.custom_config import StandaloneModuleConfigEntry
 from qfx.errors import ConfigError
 from qfx.graph.nodes import erase_node
-from qfx.passes.annotate.choices import choice
+from qfx.passes.annotate.choices import choice, inner_choices
 from qfx.passes.interface import Interface, hand_out, open_up, placeholders
 from qfx.passes.observe import KEY
 from qfx.passes.pipeline import Context
@@ -98,7 +98,7 @@ def _standalone(
     return ObservedStandaloneGraphModule.adopt(made), inside
 
 
-def observe_custom(context: Context, custom: PrepareCustomConfig, found: Interface) -> None:
+def observe_custom(context: Context, custom: PrepareCustomConfig, mapping: QConfigMapping, found: Interface) -> None:
     """Put the observed form of a user's class in the place of the float one, where the config quantizes it."""
     for kind, table in custom.float_to_observed_mapping.items():
         for node in context.rewriter.gm.graph.find_nodes(op="call_module"):
@@ -106,7 +106,7 @@ def observe_custom(context: Context, custom: PrepareCustomConfig, found: Interfa
             if type(module) not in table or decided is None or decided.qconfig is None:
                 continue
             observed: Any = table[type(module)]
-            module.qconfig = decided.qconfig  # type: ignore[assignment]
+            _configure(module, str(node.target), decided.qconfig, mapping)
             made = observed.from_float(module)
             made.qconfig = decided.qconfig
             context.rewriter.install(str(node.target), made)
@@ -122,6 +122,13 @@ def observe_custom(context: Context, custom: PrepareCustomConfig, found: Interfa
                 takes, parts = open_tuples(context, node, crossing)
                 found.takes[node], found.parts[node] = tuple(takes), tuple(parts)
                 found.given.update(parts)
+
+
+def _configure(module: nn.Module, path: str, qconfig: Any, mapping: QConfigMapping) -> None:
+    """Give a user's module its configuration, and those inside it theirs: it may quantize them by their own classes."""
+    module.qconfig = qconfig
+    for inner, found in inner_choices(module, path, mapping):
+        inner.qconfig = found.qconfig  # type: ignore[assignment]
 
 
 def before_conversion(context: Context, plan: dict[str, Any], table: dict[QuantType, dict[Any, Any]]) -> None:

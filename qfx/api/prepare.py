@@ -206,7 +206,7 @@ def _prepared(
         return _prepared(caller, module, qconfigs, examples, inside, its_backend, **options)
 
     prepare_standalone(context, custom, mapping, crossing, inner)
-    observe_custom(context, custom, crossing)
+    observe_custom(context, custom, mapping, crossing)
     found, sites = _annotate(context, backend, mapping, example_inputs, crossing)
     check_honoured(gm, chosen, found, strict)
     plan = (

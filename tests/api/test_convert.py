@@ -52,6 +52,42 @@ def test_the_reference_graph_has_the_known_form() -> None:
     assert not any("activation_post_process" in name for name, _ in gm.named_modules())
 
 
+class Functions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(5, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.w)
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = Functions(), nn.Linear(5, 5)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.a(x) + torch.hardshrink(self.b(y))
+
+
+@pytest.mark.parametrize(
+    ("mapping", "expected"),
+    [
+        (
+            qfx.get_default_qconfig_mapping("x86"),
+            ["a_input", "b_input", "a", "a", "b", "", ""],  # the inputs in their order; a's weight, then its result
+        ),
+        (qfx.QConfigMapping().set_object_type(F.linear, MAPPING.global_qconfig), ["a_input", "a_input", "a"]),
+    ],
+)
+def test_parameters_are_called_after_what_is_quantized(mapping: qfx.QConfigMapping, expected: list[str]) -> None:
+    x = (torch.randn(4, 5), torch.randn(4, 5))
+    prepared = qfx.prepare_fx(TwoInputs().eval(), mapping, x)
+    prepared(*x)
+    buffers = [name for name, _ in qfx.convert_to_reference_fx(prepared).named_buffers(recurse=False)]
+    assert [name.rpartition("_scale_")[0] for name in buffers if "_scale_" in name] == expected
+
+
 def test_it_is_close_to_float() -> None:
     model = Net().eval()
     out, expected = converted(model, X)(X), model(X)

@@ -188,6 +188,21 @@ def test_a_users_class_takes_and_gives_quantized_values() -> None:
     assert (made(x) - model(x)).abs().max() < 0.1
 
 
+@pytest.mark.parametrize("inner", [True, False])
+def test_what_is_inside_a_users_class_has_its_own_configuration(inner: bool) -> None:
+    model, x = nn.Sequential(Custom(), nn.Linear(3, 3)), torch.randn(8, 3)
+    custom = qfx.PrepareCustomConfig().set_float_to_observed_mapping(Custom, Observed)
+    mapping = qfx.get_default_qconfig_mapping("x86")
+    if not inner:
+        mapping.set_module_name("0.linear", None)
+    prepared = qfx.prepare_fx(model.eval(), mapping, (x,), custom)
+    prepared(x)
+    linear = prepared.get_submodule("0.linear")
+    assert (linear.qconfig is mapping.global_qconfig) is inner
+    assert not hasattr(model[0].linear, "qconfig")
+    assert not hasattr(qfx.convert_fx(prepared).get_submodule("0.linear"), "qconfig")
+
+
 def test_an_observed_class_without_a_quantized_one_stays_float() -> None:
     model, x = nn.Sequential(nn.Linear(3, 3), Custom(), nn.Linear(3, 3)), torch.randn(8, 3)
     prepared = _prepared(model, qfx.PrepareCustomConfig().set_float_to_observed_mapping(Custom, Observed), x)

@@ -53,6 +53,25 @@ def normalized(model: nn.Module) -> torch.fx.GraphModule:
     return gm
 
 
+class Skips(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.skip = nn.Identity()
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> object:
+        a, b = self.skip((x, y))
+        inner = self.skip({"pair": (a + b, y)})["pair"]
+        return self.skip(inner[0] * 2), self.skip([x, inner[1]]), self.skip(3)
+
+
+def test_an_identity_of_several_values_goes() -> None:
+    x, y = torch.randn(2), torch.randn(2)
+    gm = normalized(Skips())
+    assert names(gm) == ["add", "mul"]
+    assert not list(gm.children())
+    torch.testing.assert_close(gm(x, y), Skips()(x, y))
+
+
 def test_identity_and_dropout_go() -> None:
     model = nn.Sequential(nn.Identity(), nn.Linear(2, 2), nn.Dropout(0.5), nn.Identity())
     gm = normalized(model)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch.package import PackageExporter
 
 from qfx.compat.finder import Finder
 from qfx.compat.modules import OldModule
@@ -26,13 +28,13 @@ class _Installed:
     Attributes:
         modules: what ``sys.modules`` had under the old paths.
         beside: names of the modules that were loaded already, of those that import from the old ones.
-        attributes: (module, name, what the module had under it) in the order they were set.
+        attributes: (module or class, name, what it had under it) in the order they were set.
         finder: on ``sys.meta_path``.
     """
 
     modules: dict[str, ModuleType]
     beside: set[str]
-    attributes: list[tuple[ModuleType, str, Any]] = field(default_factory=list)
+    attributes: list[tuple[Any, str, Any]] = field(default_factory=list)
     finder: Finder = field(default_factory=Finder)
 
 
@@ -89,6 +91,7 @@ def install() -> None:
             if name in before:
                 owner, _, attribute = name.rpartition(".")
                 _set(state, sys.modules[owner], attribute, before[name])
+        _set(state, PackageExporter, "_can_implicitly_extern", _like_torch(PackageExporter._can_implicitly_extern))
         _state = state
 
 
@@ -115,7 +118,16 @@ def uninstall() -> None:
         _state = None
 
 
-def _set(state: _Installed, module: ModuleType, name: str, value: Any) -> None:
+def _like_torch(is_external: Callable[[Any, str], bool]) -> Callable[[Any, str], bool]:
+    """``torch.package`` takes what is torch's for granted where a package is loaded; and what stands in for it."""
+
+    def can_implicitly_extern(exporter: Any, module_name: str) -> bool:
+        return below(module_name, ("qfx",)) or is_external(exporter, module_name)
+
+    return can_implicitly_extern
+
+
+def _set(state: _Installed, module: Any, name: str, value: Any) -> None:
     if not isinstance(module, OldModule):
         state.attributes.append((module, name, module.__dict__.get(name, _ABSENT)))
     setattr(module, name, value)

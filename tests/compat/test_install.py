@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.package import PackageExporter, PackageImporter
+from torch.package.package_exporter import PackagingError
 
 import qfx
 import qfx.compat
@@ -100,6 +103,23 @@ def test_a_star_import_brings_the_public_names() -> None:
     assert space["get_default_qconfig_mapping"] is qfx.get_default_qconfig_mapping
     assert not any(name.startswith("_") for name in space if name != "__builtins__")
     assert "nn" not in space
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # torch.package's own
+def test_a_package_takes_ours_for_granted_as_it_does_torch() -> None:
+    layer = qfx.nn.quantized.Linear(4, 3)
+    with pytest.raises(PackagingError), PackageExporter(io.BytesIO()) as refused:
+        refused.save_pickle("layers", "linear.pkl", layer)
+    qfx.compat.install()
+    try:
+        written = io.BytesIO()
+        with PackageExporter(written) as package:
+            package.save_pickle("layers", "linear.pkl", layer)
+    finally:
+        qfx.compat.uninstall()
+    written.seek(0)
+    loaded = PackageImporter(written).load_pickle("layers", "linear.pkl")
+    assert torch.equal(loaded.weight().int_repr(), layer.weight().int_repr())
 
 
 def test_everything_is_as_before_afterwards() -> None:

@@ -126,7 +126,11 @@ def test_padding_in_words_and_numbers(padding, kernel, dilation, expected):
         (lambda: quantized.Conv2d(4, 7, 3, groups=2), ValueError, "out_channels must be divisible by groups"),
         (lambda: quantized.Conv2d(4, 0, 3), ValueError, "out_channels must be greater than 0"),
         (lambda: quantized.Conv2d(4, 8, 3, padding_mode="circular"), ConfigError, "circular is not.*zeros or reflect"),
-        (lambda: quantized.Conv3d(4, 8, 3, padding_mode="reflect"), ConfigError, "reflect is not supported"),
+        (
+            lambda: quantized.Conv3d(4, 8, 3, padding_mode="reflect"),
+            ConfigError,
+            "Conv3d does not support reflection padding",
+        ),
         (lambda: quantized.ConvTranspose2d(4, 8, 3, padding_mode="reflect"), ValueError, "use zeros"),
         (lambda: quantized.Conv2d(4, 8, (3, 3, 3)), InputError, "expected a number or 2 of them"),
         (lambda: quantized.Conv2d(4, 8, 3, device="cuda"), InputError, "CPU only, not on cuda"),
@@ -186,3 +190,30 @@ def test_new_modules_are_zero_and_runnable(codes):
 )
 def test_representations(module, text):
     assert text in repr(module())
+
+
+@pytest.mark.parametrize(
+    ("layer", "weight", "unpack", "channels"),
+    [
+        (lambda: quantized.Linear(4, 3), [3, 4], torch.ops.quantized.linear_unpack, 3),
+        (lambda: quantized.dynamic.Linear(4, 3), [3, 4], torch.ops.quantized.linear_unpack, 3),
+        (lambda: quantized.Conv2d(4, 2, 1, groups=2), [2, 2, 1, 1], torch.ops.quantized.conv2d_unpack, 2),
+        (
+            lambda: quantized.ConvTranspose2d(4, 6, 1, groups=2),
+            [4, 3, 1, 1],
+            torch.ops.quantized.conv_transpose2d_unpack,
+            6,
+        ),
+    ],
+)
+@pytest.mark.parametrize("engine", ["qnnpack", "fbgemm"])
+def test_a_module_without_a_bias_says_what_its_engine_packed(layer, weight, unpack, channels, engine):
+    """qnnpack packs zeros for no bias; the state is what it unpacks."""
+    torch.backends.quantized.engine = engine
+    made = layer()
+    made.set_weight_bias(torch.quantize_per_tensor(torch.rand(weight), 0.1, 0, torch.qint8), None)
+    packed = made._packed_params
+    expected = unpack(getattr(packed, "_packed_params", packed))[1]
+    assert (made.bias() is None) == (expected is None) == (engine == "fbgemm")
+    if expected is not None:
+        assert torch.equal(made.bias(), torch.zeros(channels))

@@ -70,10 +70,12 @@ class _ConvBase(PackedModule, SavedScale):
         if out_channels % groups != 0:
             raise InputError(f"out_channels must be divisible by groups, got {out_channels} and {groups}")
         if padding_mode not in self._PADDING_MODES:
-            raise ConfigError(
-                f"'padding_mode' {padding_mode} is not supported by {self._get_name()}; "
-                f"use {' or '.join(self._PADDING_MODES)}"
+            said = (
+                f"{type(self).__name__} does not support reflection padding"
+                if padding_mode == "reflect"
+                else f"'padding_mode' {padding_mode} is not supported by quantized convolution"
             )
+            raise ConfigError(f"{said} ({self._get_name()}); use {' or '.join(self._PADDING_MODES)}")
         refuse_devices(self._get_name(), device)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = sizes(kernel_size, self._DIMS)
@@ -281,6 +283,9 @@ class _ConvTransposeNd(_ConvBase):
     """Constructor and packing of the transposed convolutions."""
 
     _PADDING_MODES = ("zeros",)
+
+    def _out_channels(self, weight: torch.Tensor) -> int:
+        return weight.shape[1] * self.groups
 
     def __init__(
         self,

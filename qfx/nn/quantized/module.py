@@ -130,6 +130,9 @@ class Repacking(QuickAttributes, torch.nn.Module):
     _OWNED: tuple[str, ...] = ("_weight",)
     _CACHES: tuple[str, ...] = ("_packed_params",)
 
+    def _out_channels(self, weight: torch.Tensor) -> int:
+        return weight.shape[0]
+
     def _repack(self) -> None:
         raise NotImplementedError
 
@@ -159,6 +162,8 @@ class PackedModule(Repacking, WeightedQuantizedModule):
 
     def _hold(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Own the parameters and pack them by ``self.engine``."""
+        if bias is None and self.engine == "qnnpack":
+            bias = torch.zeros(self._out_channels(weight))  # what it packs for none, and unpacks
         self.put(_weight=weight.detach(), _bias=None if bias is None else bias.detach().clone())
         self._repack()
 

@@ -90,7 +90,10 @@ class Linear(StaticLinear):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         # Kept, and saved again: the numbers of a layer must not change on the way through a second state dict.
-        self.version = self._version = local_metadata.get("version")
+        self.version = local_metadata.get("version")
+        self.__dict__.pop("_version", None)
+        if self.version != type(self)._version:
+            self._version = self.version
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     @classmethod

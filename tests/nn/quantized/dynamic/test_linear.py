@@ -96,6 +96,7 @@ def test_the_state_dict_has_the_originals_layout(int8):
     made, x = nnqd.Linear(4, 8), torch.randn(3, 4)
     made.load_state_dict(state, strict=True)
     assert torch.equal(made(x), module(x))
+    assert dir(made) == dir(module)  # with what is there twice
 
 
 def test_a_state_before_version_4_keeps_8_bits_through_any_number_of_state_dicts(int8):
@@ -111,6 +112,9 @@ def test_a_state_before_version_4_keeps_8_bits_through_any_number_of_state_dicts
     again.load_state_dict(made.state_dict())
     for one in (again, copy.deepcopy(made), torch.jit.script(made)):
         assert torch.equal(one(x), expected)
+    made.load_state_dict(module.state_dict())
+    assert torch.equal(made(x), module(x))
+    assert made.state_dict()._metadata[""]["version"] == 4
 
 
 def test_double_inputs_are_refused_by_the_kernel_and_float_ones_keep_their_dtype(int8):

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch.package import PackageExporter
+from torch.package.package_exporter import PackageExporter
 
 from qfx.compat.finder import Finder
 from qfx.compat.modules import OldModule

@@ -7,11 +7,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from qfx.config import QConfig
 from qfx.errors import ConfigError, KernelError, QfxError
 from qfx.kernels.packing import ENGINES, pack_linear
 from qfx.nn import intrinsic, quantized
 from qfx.nn.errors import InputError
+from qfx.observers import PerChannelMinMaxObserver, PlaceholderObserver
 
 nniq = intrinsic.quantized
 ops = torch.ops.quantized
@@ -140,7 +143,7 @@ def test_padding_in_words_and_numbers(padding, kernel, dilation, expected):
             "Unsupported dtype torch.quint8: a quantized linear",
         ),
         (lambda: quantized.Conv2d(4, 8, 3, engine="cudnn"), ConfigError, "'cudnn' is not an engine"),
-        (lambda: quantized.EmbeddingBag(4, 8, mode="mean"), ConfigError, "sums its bags"),
+        (lambda: quantized.EmbeddingBag(4, 8, mode="max"), ConfigError, "mode='max' has no kernel"),
         (lambda: quantized.Embedding(4, 8, dtype=torch.qint8), ConfigError, "quint8 and quint4x2"),
         (lambda: quantized.Embedding(4, 8, _weight=torch.ones(2, 2)), ValueError, r"\(2, 2\), not \(4, 8\)"),
     ],
@@ -217,3 +220,41 @@ def test_a_module_without_a_bias_says_what_its_engine_packed(layer, weight, unpa
     assert (made.bias() is None) == (expected is None) == (engine == "fbgemm")
     if expected is not None:
         assert torch.equal(made.bias(), torch.zeros(channels))
+
+
+BAGS = {
+    "1d": (torch.tensor([1, 3, 3, 2, 4, 3, 3]), torch.tensor([0, 2, 2, 5])),  # the second is empty
+    "1d, last offset": (torch.tensor([1, 3, 3, 2, 4, 3, 3]), torch.tensor([0, 2, 2, 5, 7])),
+    "2d": (torch.tensor([[1, 3], [3, 3]]),),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("bags", BAGS)
+@pytest.mark.parametrize("padding", [None, 3])
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+@pytest.mark.parametrize("dtype", [torch.quint8, torch.quint4x2])
+def test_bags_are_summed_or_averaged_without_padding(dtype, mode, padding, bags):
+    last = bags.endswith("offset")
+    bag = nn.EmbeddingBag(10, 12, mode=mode, padding_idx=padding, include_last_offset=last)
+    nn.init.normal_(bag.weight)  # the row of the padding too
+    observer = PerChannelMinMaxObserver.with_args(
+        dtype=dtype, qscheme=torch.per_channel_affine_float_qparams, ch_axis=0
+    )
+    bag.qconfig = QConfig(activation=PlaceholderObserver, weight=observer)
+    made = quantized.EmbeddingBag.from_float(bag)
+    # The 4-bit kernel reads scales as half floats
+    close = {} if dtype == torch.quint8 else {"rtol": 0, "atol": 0.02}
+    expected = nn.EmbeddingBag.from_pretrained(
+        made.weight().dequantize(), mode=mode, padding_idx=padding, include_last_offset=last
+    )
+    for index in (torch.int64, torch.int32):
+        inputs = [x.to(index) for x in BAGS[bags]]
+        for module in (made, torch.jit.script(made), torch.fx.symbolic_trace(made)):
+            torch.testing.assert_close(module(*inputs), expected(*inputs), **close)
+
+
+def test_the_mean_of_weighted_rows_is_refused():
+    made = quantized.EmbeddingBag(4, 8, mode="mean")
+    with pytest.raises(NotImplementedError, match="per_sample_weights are for mode='sum'"):
+        made(torch.tensor([1, 2]), torch.tensor([0]), torch.ones(2))

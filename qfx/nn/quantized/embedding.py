@@ -211,19 +211,20 @@ class Embedding(nn.Module):
 
 
 class EmbeddingBag(Embedding):
-    """Quantized ``nn.EmbeddingBag`` with ``mode="sum"``: bags of indices in, one float row per bag out.
+    """Quantized ``nn.EmbeddingBag``: bags of indices in, one float row per bag out.
 
     Args:
         num_embeddings, embedding_dim: rows and columns of the table.
         max_norm, norm_type, scale_grad_by_freq, sparse: accepted as ``nn.EmbeddingBag`` has them; they concern
             training.
-        mode: ``"sum"``, the only one the kernels have.
+        mode: ``"sum"``, or ``"mean"``, which divides the kernel's sums.
         _weight: the table, quantized per row with float qparams; zeros if None.
         include_last_offset: whether ``offsets`` ends with the total length.
         dtype: of the table, ``torch.quint8`` or ``torch.quint4x2``.
+        padding_idx: an index that counts for nothing; its row in the table is to be zeros.
 
     Raises:
-        ConfigError: another mode; the original takes it and sums all the same.
+        ConfigError: another mode. (The original takes any, and sums all the same.)
     """
 
     _FLOAT_MODULE: Any = nn.EmbeddingBag
@@ -240,15 +241,19 @@ class EmbeddingBag(Embedding):
         _weight: Tensor | None = None,
         include_last_offset: bool = False,
         dtype: torch.dtype = torch.quint8,
+        *,
+        padding_idx: int | None = None,
     ) -> None:
-        if mode != "sum":
+        if mode not in ("sum", "mean"):
             raise ConfigError(
-                f"a quantized EmbeddingBag sums its bags; mode={mode!r} has no kernel, leave the module float"
+                f"a quantized EmbeddingBag sums its bags or takes their mean; mode={mode!r} has no kernel, leave the "
+                "module float"
             )
         super().__init__(num_embeddings, embedding_dim, _weight=_weight, dtype=dtype)
         self.mode = mode
         self.pruned_weights = False
         self.include_last_offset = include_last_offset
+        self.padding_idx: int | None = padding_idx
 
     def forward(
         self,
@@ -257,7 +262,19 @@ class EmbeddingBag(Embedding):
         per_sample_weights: Tensor | None = None,
         compressed_indices_mapping: Tensor | None = None,
     ) -> Tensor:
-        """Sum the rows of each bag; 1d indices need ``offsets``, 2d ones are a bag per line."""
+        """Sum the rows of each bag, or take their mean; 1d indices need ``offsets``, 2d ones are a bag per line."""
+        sums = self._sums(indices, offsets, per_sample_weights, compressed_indices_mapping)
+        if self.mode == "sum":
+            return sums
+        return sums / _counts(indices, offsets, per_sample_weights, self.include_last_offset, self.padding_idx)
+
+    def _sums(
+        self,
+        indices: Tensor,
+        offsets: Tensor | None,
+        per_sample_weights: Tensor | None,
+        compressed_indices_mapping: Tensor | None,
+    ) -> Tensor:
         if self._packed_params.dtype == torch.quint4x2:
             return torch.ops.quantized.embedding_bag_4bit(  # type: ignore[no-any-return]
                 self._packed_params._packed_weight, indices, offsets, False, 0, self.pruned_weights, per_sample_weights,
@@ -282,6 +299,8 @@ class EmbeddingBag(Embedding):
 
     @classmethod
     def _like(cls, bag: Any, table: Tensor, dtype: torch.dtype) -> Any:
+        if bag.padding_idx is not None:
+            table = _with_zeros(table, bag.padding_idx)
         return cls(
             bag.num_embeddings,
             bag.embedding_dim,
@@ -289,4 +308,35 @@ class EmbeddingBag(Embedding):
             _weight=table,
             include_last_offset=bag.include_last_offset,
             dtype=dtype,
+            padding_idx=bag.padding_idx,
         )
+
+
+def _with_zeros(table: Tensor, row: int) -> Tensor:
+    """A quantized table with zeros in one row, and what it had in all others."""
+    weight, scales, zero_points = table.dequantize(), table.q_per_channel_scales(), table.q_per_channel_zero_points()
+    weight[row] = 0
+    zero_points[row] = 0
+    return torch.quantize_per_channel(weight, scales, zero_points, 0, table.dtype)
+
+
+@torch.fx.wrap
+def _counts(
+    indices: Tensor,
+    offsets: Tensor | None,
+    per_sample_weights: Tensor | None,
+    include_last_offset: bool,
+    padding_idx: int | None,
+) -> Tensor:
+    """How many rows are in each bag, (bags, 1), at least 1: the mean of none is zeros."""
+    if per_sample_weights is not None:
+        raise NotImplementedError("per_sample_weights are for mode='sum'; the mean of weighted rows is not defined")
+    counted = torch.ones_like(indices) if padding_idx is None else (indices != padding_idx).long()
+    if offsets is None:
+        return counted.sum(1, keepdim=True).clamp(min=1)
+    before = torch.cat([torch.zeros_like(counted[:1]), counted.cumsum(0)])
+    if include_last_offset:
+        starts, ends = offsets[:-1], offsets[1:]
+    else:
+        starts, ends = offsets, torch.cat([offsets[1:], torch.full_like(offsets[:1], indices.numel())])
+    return (before[ends.long()] - before[starts.long()]).clamp(min=1).unsqueeze(1)

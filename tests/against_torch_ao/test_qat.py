@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import operator
 import warnings
 from typing import Any
 
@@ -109,3 +110,32 @@ def test_signatures_of_fused_modules(name: str) -> None:
         return [(p.name, p.default) for p in inspect.signature(cls.__init__).parameters.values()]
 
     assert parameters(getattr(intrinsic.qat, name)) == parameters(getattr(their_fused, name))
+
+
+STATISTICS = [("ConvBn1d", (8,)), ("ConvBn2d", (6, 6)), ("ConvBnReLU2d", (6, 6)), ("ConvBn3d", (4, 4, 4))]
+
+
+@pytest.mark.filterwarnings("ignore:Please use quant_min and quant_max:UserWarning")
+@pytest.mark.parametrize(("name", "size"), STATISTICS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_slow_path_is_the_originals(name: str, size: tuple[int, ...], bias: bool, frozen: bool) -> None:
+    mine, original = (
+        getattr(family, name)(3, 4, 3, bias=bias, freeze_bn=frozen, qconfig=library.get_default_qat_qconfig("x86"))
+        for family, library in ((intrinsic.qat, qfx), (their_fused, ao))
+    )
+    nn.init.uniform_(original.bn.weight, 0.5, 2)
+    mine.load_state_dict(original.state_dict(), strict=True)
+    for module in (mine, original):
+        module._enable_slow_path_for_better_numerical_stability = True
+    for _ in range(3):
+        x = torch.randn(4, 3, *size)
+        y, expected = mine(x), original(x)
+        torch.testing.assert_close(y, expected)
+        grad = torch.randn_like(y)
+        y.backward(grad)
+        expected.backward(grad)
+    for path in ("weight.grad", "bn.weight.grad", "bn.bias.grad", "bn.running_mean", "bn.running_var"):
+        one, other = (operator.attrgetter(path)(module) for module in (mine, original))
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)  # sums over the batch, in another order
+    torch.testing.assert_close(mine.eval()(x), original.eval()(x))

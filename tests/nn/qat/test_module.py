@@ -111,7 +111,7 @@ def test_constructors_need_a_configuration_that_suits() -> None:
             ConfigError, match=r"requires a qscheme of torch.per_channel_affine_float_qparams; got torch.per_ch"
         ):
             table(3, 2, qconfig=QCONFIG)
-    with pytest.raises(ConfigError, match=r"keep no history.*averaging_constant=1"):
+    with pytest.raises(ConfigError, match=r"memoryless observer.*averaging constant equal to 1"):
         qat.dynamic.Linear(2, 2, qconfig=QCONFIG)
     made = qat.dynamic.Linear(2, 2, qconfig=config.default_dynamic_qat_qconfig)
     assert made(torch.randn(1, 2)).shape == (1, 2)

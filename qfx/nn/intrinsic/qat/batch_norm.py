@@ -32,7 +32,19 @@ class WithBatchNorm(QATModule):
     Attributes:
         bn: the batch norm.
         freeze_bn: whether ``bn`` uses its running statistics, and keeps them, also in training.
+        _enable_slow_path_for_better_numerical_stability: learn the statistics of the batch from a product of their own
+            instead of dividing by a scale of the batch norm, which may be next to zero.
     """
+
+    # Version 1 had the batch norm's tensors at this level, under these names.
+    _version = 2
+    _OLD_NAMES = (
+        ("bn.weight", "gamma"),
+        ("bn.bias", "beta"),
+        ("bn.running_mean", "running_mean"),
+        ("bn.running_var", "running_var"),
+        ("bn.num_batches_tracked", "num_batches_tracked"),
+    )
 
     _FLOAT_WEIGHTED: Any = None
     _FLOAT_BN: Any = None
@@ -44,6 +56,7 @@ class WithBatchNorm(QATModule):
 
     def _own_batch_norm(self, channels: int, eps: float, momentum: float, freeze_bn: bool, qconfig: Any) -> None:
         self.bn = self._FLOAT_BN(channels, eps, momentum)
+        self._enable_slow_path_for_better_numerical_stability = False
         self._take_qconfig(qconfig)
         self._set_frozen(freeze_bn if self.training else True)
 
@@ -65,6 +78,24 @@ class WithBatchNorm(QATModule):
         """Forget the running statistics."""
         self.bn.reset_running_stats()
 
+    def reset_bn_parameters(self) -> None:
+        """Draw scales of the batch norm from 0 to 1 and a bias as a new layer does; forget the running statistics."""
+        self.bn.reset_running_stats()
+        nn.init.uniform_(self.bn.weight)
+        nn.init.zeros_(self.bn.bias)
+        if self.bias is not None:
+            bound = self.weight[0].numel() ** -0.5
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        if local_metadata.get("version") in (None, 1):
+            for name, old in self._OLD_NAMES:
+                if prefix + old in state_dict:
+                    state_dict[prefix + name] = state_dict.pop(prefix + old)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
     def train(self, mode: bool = True) -> "WithBatchNorm":
         """Set the mode; a frozen batch norm stays frozen."""
         self.training = mode
@@ -77,6 +108,8 @@ class WithBatchNorm(QATModule):
         raise NotImplementedError
 
     def _normalized(self, input: Tensor) -> Tensor:
+        if not is_scripting() and self._enable_slow_path_for_better_numerical_stability:
+            return self._normalized_slowly(input)
         factor = self.bn.weight / torch.sqrt(self.bn.running_var + self.bn.eps)
         of_rows = factor.reshape([-1] + [1] * (self.weight.dim() - 1))
         of_channels = factor.reshape(self._CHANNELS_OF_RESULT)
@@ -87,6 +120,27 @@ class WithBatchNorm(QATModule):
         if self.bias is not None:
             result = result + self.bias.reshape(self._CHANNELS_OF_RESULT)
         return self.bn(result)  # type: ignore[no-any-return]
+
+    @torch.jit.unused
+    def _normalized_slowly(self, input: Tensor) -> Tensor:
+        bn, bias, steady = self.bn, self.bias, None
+        if bn.training:
+            result = self._product(input, self.weight)
+            var, mean = torch.var_mean(result, [axis for axis in range(result.dim()) if axis != 1], correction=0)
+            with torch.no_grad():
+                bn(result if bias is None else result + bias.reshape(self._CHANNELS_OF_RESULT))  # follows the batch
+            steady = torch.sqrt(bn.running_var + bn.eps)
+        else:
+            var, mean = bn.running_var, bn.running_mean if bias is None else bn.running_mean - bias
+        deviation = torch.sqrt(var + bn.eps)
+        factor = bn.weight / (deviation if steady is None else steady)
+        weight = self.weight_fake_quant(self.weight * factor.reshape([-1] + [1] * (self.weight.dim() - 1)))
+        result = self._product(input, weight)
+        if steady is not None:
+            result = result * (steady / deviation).reshape(self._CHANNELS_OF_RESULT)
+        return result + (  # type: ignore[no-any-return]
+            bn.bias - mean * bn.weight / deviation
+        ).reshape(self._CHANNELS_OF_RESULT)
 
     @torch.jit.unused
     def _divided(self, input: Tensor, of_rows: Tensor, of_channels: Tensor) -> Tensor:
@@ -122,6 +176,7 @@ class WithBatchNorm(QATModule):
         made = like(cls, weighted)
         made._parameters.update({"weight": weighted.weight, "bias": weighted.bias})
         made.bn = bn
+        made._enable_slow_path_for_better_numerical_stability = False
         made._take_qconfig(qconfig, weighted.weight.device)
         made._set_frozen(not made.training)
         return made
@@ -129,7 +184,7 @@ class WithBatchNorm(QATModule):
     def to_float(self) -> Any:
         """The float form with the batch norm folded: the weighted module, or it and its relu in a container."""
         made = like(self._FLOAT_WEIGHTED, self)
-        for name in ("freeze_bn", "_CHANNELS_OF_RESULT"):
+        for name in ("freeze_bn", "_CHANNELS_OF_RESULT", "_enable_slow_path_for_better_numerical_stability"):
             made.__dict__.pop(name, None)
         weight, bias = fold_modules(self, self.bn)
         made._parameters.update({"weight": nn.Parameter(weight), "bias": nn.Parameter(bias)})

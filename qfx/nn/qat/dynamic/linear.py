@@ -24,6 +24,6 @@ class Linear(StaticLinear):
         observer = getattr(activation, "activation_post_process", activation)
         if getattr(observer, "averaging_constant", None) != 1:
             raise ConfigError(
-                "dynamic quantization needs activations that keep no history: a moving average with "
-                "averaging_constant=1, as default_dynamic_qat_qconfig has"
+                "Dynamic QAT requires a memoryless observer.This means a MovingAverage observer with averaging "
+                "constant equal to 1, as default_dynamic_qat_qconfig has"
             )

@@ -64,6 +64,39 @@ def test_without_rounding_it_is_the_float_container(name: str, training: bool, b
         torch.testing.assert_close(made.bn.running_mean, original[1].running_mean)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", WITH_BN)
+def test_the_slow_path_is_the_float_container_with_scales_next_to_zero_too(name: str, bias: bool) -> None:
+    original = fused(name, bias=bias)
+    with torch.no_grad():
+        original[1].weight[0] = 0
+    quick, made = (unrounded(getattr(nniqat, name).from_float(copy.deepcopy(original))) for _ in range(2))
+    data = x(name)
+    assert not quick(data).isfinite().all()  # it divides by the scale
+    made._enable_slow_path_for_better_numerical_stability = True
+    torch.testing.assert_close(made(data), original(data))
+
+
+@pytest.mark.parametrize("name", WITH_BN)
+def test_a_state_of_version_1_has_the_batch_norm_beside_the_weight(name: str) -> None:
+    made, other, data = *(getattr(nniqat, name).from_float(fused(name)).eval() for _ in range(2)), x(name)
+    old = {"bn.weight": "gamma", "bn.bias": "beta"}
+    state = {old.get(key, key.removeprefix("bn.")): value for key, value in made.state_dict().items()}
+    other.load_state_dict(state, strict=True)
+    assert torch.equal(other.bn.running_var, made.bn.running_var)
+    assert torch.equal(other(data), made(data))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_parameters_are_reset(bias: bool) -> None:
+    made = nniqat.ConvBn2d.from_float(fused("ConvBn2d", bias=bias))
+    made.reset_bn_parameters()
+    bn = made.bn
+    assert (bn.running_mean.abs().sum(), bn.running_var.prod(), bn.bias.abs().sum()) == (0, 1, 0)
+    assert ((bn.weight >= 0) & (bn.weight <= 1)).all()
+    assert made.bias is None if not bias else made.bias.abs().max() <= 1 / 6  # 4 channels, 3 by 3
+
+
 @pytest.mark.parametrize("name", [*WITH_BN, *WITHOUT])
 def test_frozen_training_sees_what_the_folded_weight_computes(name: str) -> None:
     made = getattr(nniqat, name).from_float(fused(name)).eval()

@@ -35,8 +35,8 @@ class FakeQuantizeBase(ABC, nn.Module):
         self.register_buffer("observer_enabled", torch.tensor([1], dtype=torch.uint8))
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """Observe and round ``x``, as far as the switches say."""
+    def forward(self, X: Tensor) -> Tensor:
+        """Observe and round ``X``, as far as the switches say."""
 
     @abstractmethod
     def calculate_qparams(self, **kwargs: Any) -> Any:

@@ -78,10 +78,10 @@ class FakeQuantize(FakeQuantizeBase):
         """Return the observer's ``(scale, zero_point)``."""
         return self.activation_post_process.calculate_qparams()  # type: ignore[no-any-return]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Observe and round ``x``, as far as the switches say."""
+    def forward(self, X: Tensor) -> Tensor:
+        """Observe and round ``X``, as far as the switches say."""
         if self.observer_enabled[0] == 1:
-            self.activation_post_process(x.detach())
+            self.activation_post_process(X.detach())
             scale, zero_point = self.calculate_qparams()
             scale, zero_point = scale.to(self.scale.device), zero_point.to(self.zero_point.device)
             if self.scale.shape != scale.shape:
@@ -91,17 +91,17 @@ class FakeQuantize(FakeQuantizeBase):
             self.zero_point.copy_(zero_point)
         if self.fake_quant_enabled[0] == 1:
             if not is_scripting():  # noqa: SIM102  TorchScript leaves out this branch only where it is alone
-                if quick(x) and not self.zero_point.is_floating_point():
-                    return self._quickly_rounded(x)
+                if quick(X) and not self.zero_point.is_floating_point():
+                    return self._quickly_rounded(X)
             if self.is_per_channel:
-                x = torch.fake_quantize_per_channel_affine(
-                    x, self.scale, self.zero_point, self.ch_axis, self.quant_min, self.quant_max
+                X = torch.fake_quantize_per_channel_affine(
+                    X, self.scale, self.zero_point, self.ch_axis, self.quant_min, self.quant_max
                 )
             else:
-                x = torch.fake_quantize_per_tensor_affine(
-                    x, self.scale, self.zero_point, self.quant_min, self.quant_max
+                X = torch.fake_quantize_per_tensor_affine(
+                    X, self.scale, self.zero_point, self.quant_min, self.quant_max
                 )
-        return x
+        return X
 
     @torch.jit.unused
     def _quickly_rounded(self, x: Tensor) -> Tensor:

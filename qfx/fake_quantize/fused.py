@@ -68,14 +68,14 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         """Return the observer's ``(scale, zero_point)``."""
         return self.activation_post_process.calculate_qparams()  # type: ignore[no-any-return]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Observe and round ``x``, as far as the switches say."""
+    def forward(self, X: Tensor) -> Tensor:
+        """Observe and round ``X``, as far as the switches say."""
         inner = self.activation_post_process
-        inner._note(x)  # the kernel moves the averages, the observer remembers what it was shown
+        inner._note(X)  # the kernel moves the averages, the observer remembers what it was shown
         if not is_scripting():  # noqa: SIM102  TorchScript leaves out this branch only where it is alone
-            if quick(x) and not self.zero_point.is_floating_point():
-                return self._quickly(x)
-        return self._kernel(x, self.ch_axis)
+            if quick(X) and not self.zero_point.is_floating_point():
+                return self._quickly(X)
+        return self._kernel(X, self.ch_axis)
 
     def _kernel(self, x: Tensor, axis: int) -> Tensor:
         inner = self.activation_post_process

@@ -126,12 +126,12 @@ class LearnableFakeQuantize(FakeQuantizeBase):
         scale = self.scale.detach().clamp(min=float(self.eps))
         return scale, self.zero_point.detach().round().clamp(self.quant_min, self.quant_max).long()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Estimate and round ``x``, as far as the switches say."""
+    def forward(self, X: Tensor) -> Tensor:
+        """Estimate and round ``X``, as far as the switches say."""
         scale, zero_point = self.scale, self.zero_point
         with torch.no_grad():
             if self.static_enabled[0] == 1:
-                self.activation_post_process(x.detach())
+                self.activation_post_process(X.detach())
                 found = self.activation_post_process.calculate_qparams()
                 for own, estimate in zip((scale, zero_point), found, strict=True):
                     if own.shape != estimate.shape:
@@ -145,14 +145,14 @@ class LearnableFakeQuantize(FakeQuantizeBase):
             if self.fake_quant_enabled[0] == 1 and dtypes.is_symmetric(self.qscheme):
                 zero_point.zero_()
         if self.fake_quant_enabled[0] == 0:
-            return x
-        factor = 1.0 / math.sqrt(x.numel() * self.quant_max) if self.use_grad_scaling else 1.0
+            return X
+        factor = 1.0 / math.sqrt(X.numel() * self.quant_max) if self.use_grad_scaling else 1.0
         if dtypes.is_per_channel(self.qscheme):
             rounded: Tensor = torch._fake_quantize_learnable_per_channel_affine(
-                x, scale, zero_point, self.ch_axis, self.quant_min, self.quant_max, factor
+                X, scale, zero_point, self.ch_axis, self.quant_min, self.quant_max, factor
             )
         else:
             rounded = torch._fake_quantize_learnable_per_tensor_affine(
-                x, scale, zero_point, self.quant_min, self.quant_max, factor
+                X, scale, zero_point, self.quant_min, self.quant_max, factor
             )
         return rounded

@@ -185,9 +185,14 @@ def _later_readers(context: Context, reading: Reading, seen: _Seen) -> list[Node
         if len(inputs) != 1 or len(inputs[0].users) > 1:
             return None
         inner = inputs[0]
-    if inner.op in ("placeholder", "get_attr"):
+    if inner.op == "get_attr" or (inner.op == "placeholder" and not _only_saves_memory(reading)):
         return None
     return [user for user in others if user not in seen.before]
+
+
+def _only_saves_memory(reading: Reading) -> bool:
+    """Whether a call writes to save memory, ``F.relu(x, inplace=True)``, and not to change what the caller has."""
+    return bool(reading.attrs.get("inplace")) and bool(reading.node.users)
 
 
 def _shares(context: Context, node: Node, seen: _Seen) -> bool:

@@ -26,6 +26,7 @@ from qfx.graph.walk import modules_in
 from qfx.observers.equalization import EqualizationQConfig
 from qfx.passes.annotate.backend import compiled, default_backend
 from qfx.passes.annotate.choices import choice, choose
+from qfx.passes.annotate.idle import leave_idle_moves
 from qfx.passes.annotate.inputs import weight_and_bias
 from qfx.passes.annotate.instances import Found, find
 from qfx.passes.annotate.sites import Sites, place
@@ -171,7 +172,6 @@ def _prepared(
     mapping = as_config(QConfigMapping, qconfig_mapping, "qconfig_mapping")
     custom = as_config(PrepareCustomConfig, prepare_custom_config, "prepare_custom_config") or PrepareCustomConfig()
     given = as_config(BackendConfig, backend_config, "backend_config")
-    backend = given or default_backend()
     if isinstance(model, ObservedGraphModule | QuantizedGraphModule):
         raise ConfigError(f"{caller} takes a float model; this {type(model).__mro__[1].__name__} is prepared already")
     if mapping is None:
@@ -207,7 +207,7 @@ def _prepared(
 
     prepare_standalone(context, custom, mapping, crossing, inner)
     observe_custom(context, custom, mapping, crossing)
-    found, sites = _annotate(context, backend, mapping, example_inputs, crossing)
+    found, sites = _annotate(context, given, mapping, example_inputs, crossing)
     check_honoured(gm, chosen, found, strict)
     plan = (
         _plan(context.view, found, sites)
@@ -262,11 +262,13 @@ def _weight_in(module: nn.Module) -> tuple[str, nn.Parameter]:
 
 
 def _annotate(
-    context: Context, backend: BackendConfig, mapping: QConfigMapping, examples: Any, crossing: Interface
+    context: Context, given: BackendConfig | None, mapping: QConfigMapping, examples: Any, crossing: Interface
 ) -> tuple[Found, Sites]:
     view: GraphView = context.view
-    found = find(view, compiled(backend), not_float(view, examples))
+    found = find(view, compiled(given or default_backend()), not_float(view, examples))
     _check_float32(view, found)
+    if given is None:
+        leave_idle_moves(view, found, crossing)
     return found, place(view, found, mapping.global_qconfig, crossing)
 
 

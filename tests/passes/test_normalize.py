@@ -271,3 +271,27 @@ def test_a_module_in_place_stays_where_one_of_its_calls_is_seen() -> None:
     assert gm.get_submodule("relu").inplace
     x = torch.randn(2, 3, 4, 4)
     assert torch.equal(gm(x), model(x))
+
+
+@pytest.mark.parametrize("function", [F.elu, F.hardswish, F.leaky_relu, F.relu])
+def test_an_input_is_not_written_to_save_memory(function: Callable[..., torch.Tensor]) -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x, inplace=True)
+
+    gm, x = normalized(Net()), torch.randn(3)
+    before = x.clone()
+    assert torch.equal(gm(x), function(x))
+    assert torch.equal(x, before)
+
+
+def test_an_input_that_is_written_for_its_own_sake_is_written() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+            F.relu(cache, inplace=True)
+            cache.add_(1)
+            return x * 2
+
+    gm, x, cache = normalized(Net()), torch.ones(2), torch.tensor([-1.0, 2.0])
+    gm(x, cache)
+    assert cache.tolist() == [1.0, 3.0]

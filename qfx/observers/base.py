@@ -169,7 +169,7 @@ class UniformQuantizationObserverBase(ObserverBase):
     def _calculate_qparams(self, min_val: Tensor, max_val: Tensor) -> tuple[Tensor, Tensor]:
         """Choose ``(scale, zero_point)`` for a range; 1 and 0, with a warning, where nothing was seen."""
         if self._unset(min_val, max_val):
-            message = "this observer never ran: calibrate before calculate_qparams; scale 1, zero point 0"
+            message = "must run observer before calling calculate_qparams: it never ran, scale 1, zero point 0"
             if is_scripting():
                 warnings.warn(message, stacklevel=2)  # the only one TorchScript knows
             else:

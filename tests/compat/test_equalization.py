@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import qfx
 from qfx.compat.private import equalization
 from qfx.nn import intrinsic
 
@@ -63,7 +64,12 @@ def test_functions_and_fused_layers() -> None:
 
 def test_the_layers_hurt_most_are_chosen() -> None:
     mapping = equalization.get_equalization_qconfig_dict({"a": 30.0, "b": 10.0, "c": 20.0}, 2)
-    assert set(mapping.module_name_qconfigs) == {"b", "c"}
+    chosen = equalization.default_equalization_qconfig
+    assert mapping == {"module_name": [("b", chosen), ("c", chosen)]}
+    x = torch.randn(4, 3)
+    model = nn.Sequential(OrderedDict(b=nn.Linear(3, 3), a=nn.ReLU())).eval()
+    prepared = qfx.prepare_fx(model, qfx.get_default_qconfig_mapping("x86"), (x,), _equalization_config=mapping)
+    assert any(map(equalization.is_equalization_observer, prepared.modules()))
 
 
 def test_a_scale_has_the_shape_of_its_axis() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.fx import Node
 
 from qfx.api.equalized import equalized as _convert_equalization_ref
-from qfx.config import QConfigMapping
+from qfx.config.qconfig_mapping import MODULE_NAME_KEY
 from qfx.nn.intrinsic import _FusedModule
 from qfx.observers.equalization import (
     EqualizationQConfig,
@@ -64,18 +64,15 @@ def is_equalization_observer(observer: Any) -> bool:
     return isinstance(observer, _InputEqualizationObserver | _WeightEqualizationObserver)
 
 
-def get_equalization_qconfig_dict(layer_sqnr_dict: dict[str, float], num_layers_to_equalize: int) -> Any:
-    """A mapping that equalizes the layers that quantization hurts most.
+def get_equalization_qconfig_dict(layer_sqnr_dict: dict[str, float], num_layers_to_equalize: int) -> dict[str, Any]:
+    """A mapping, as a dictionary, that equalizes the layers that quantization hurts most.
 
     Args:
         layer_sqnr_dict: name of a layer -> signal to noise of its quantized form, in dB.
         num_layers_to_equalize: how many.
     """
     worst = sorted(layer_sqnr_dict.items(), key=lambda item: item[1])[:num_layers_to_equalize]
-    mapping = QConfigMapping()
-    for name, _ in worst:
-        mapping.set_module_name(name, default_equalization_qconfig)  # type: ignore[arg-type]
-    return mapping
+    return {MODULE_NAME_KEY: [(name, default_equalization_qconfig) for name, _ in worst]}
 
 
 __all__ = [

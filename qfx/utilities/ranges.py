@@ -40,7 +40,7 @@ def check_min_max_valid(min_val: Tensor, max_val: Tensor) -> bool:
         )
         return False
     if bool((min_val > max_val).any()):
-        raise ObservationError(f"the minimum {min_val} is above the maximum {max_val}; reset the observer")
+        raise ObservationError(f"min {min_val} should be less than max {max_val}; reset the observer")
     return True
 
 

@@ -20,7 +20,7 @@ def test_an_unset_range_warns() -> None:
 
 @pytest.mark.parametrize("shape", [(), (2,)])
 def test_a_range_upside_down(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ObservationError, match="is above the maximum"):
+    with pytest.raises(ObservationError, match="should be less than max"):
         qfx.check_min_max_valid(torch.full(shape, 2.0), torch.full(shape, 1.0))
 
 

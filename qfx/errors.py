@@ -50,7 +50,7 @@ class SpecError(QfxError):
     """Observation specs contradict each other; names both sites and who asked for them."""
 
 
-class ObservationError(QfxError, ValueError):
+class ObservationError(QfxError, ValueError, AssertionError):
     """An observer saw something it cannot take (NaN, integers, nothing at all)."""
 
 

@@ -15,6 +15,7 @@ from qfx.nn.folding import fold
 from qfx.passes.emit import module_like
 from qfx.passes.fuse.batch_norm import normalizes
 from qfx.passes.fuse.intrinsic import FUSED, merged_with
+from qfx.passes.fuse.training import TRAINED, collectable, collected
 from qfx.passes.pipeline import Context
 from qfx.patterns.catalogue.weighted import TRANSPOSED, WEIGHTED
 from qfx.spellings import ModuleSpelling
@@ -32,6 +33,12 @@ def merge_behind_shared(gm: GraphModule, context: Context) -> bool:
     """Merge the relu behind modules called more than once, where every call is followed by one."""
     merged = [_merge(context, calls) for calls in _shared(gm, context.view)]
     return any(merged)
+
+
+def collect_behind_shared(gm: GraphModule, context: Context) -> bool:
+    """Collect the batch norm, and the relu, behind modules called more than once, where every call has the same."""
+    done = [_collect(context, calls) for calls in _shared(gm, context.view)]
+    return any(done)
 
 
 def _shared(gm: GraphModule, view: GraphView) -> list[list[Reading]]:
@@ -56,6 +63,37 @@ def _merge(context: Context, calls: list[Reading]) -> bool:
     for call, relu in zip(calls, relus, strict=True):
         _absorb(context, call.node, relu.node)
     return True
+
+
+def _collect(context: Context, calls: list[Reading]) -> bool:
+    view, g = context.view, context.rewriter
+    kinds = TRAINED.get(type(view.module(str(calls[0].node.target))))
+    norms = [norm for call in calls if (norm := _norm_module_behind(view, call.node)) is not None]
+    if kinds is None or len(norms) < len(calls) or len({str(norm.node.target) for norm in norms}) > 1:
+        return False
+    pairs = list(zip(calls, norms, strict=True))
+    if view.callers(str(norms[0].node.target)) > len(calls):
+        return False  # it normalizes something else too
+    if not all(collectable(view, *pair) is True and normalizes(view, *pair) is True for pair in pairs):
+        return False
+    relus = [relu for norm in norms if kinds[2] and (relu := _relu_behind(view, norm.node)) is not None]
+    if len(relus) < len(calls):
+        relus = []
+    container = collected(view, *pairs[0], relus[0] if relus else None)
+    for path in {str(call.node.target) for call in calls}:
+        g.install(path, container)
+    for followers in (relus, norms):  # from the end, so that each takes the place of what it followed
+        for call, follower in zip(calls, followers, strict=False):
+            _absorb(context, call.node, follower.node)
+    return True
+
+
+def _norm_module_behind(view: GraphView, layer: Node) -> Reading | None:
+    if len(layer.users) != 1:
+        return None
+    (user,) = layer.users
+    reading = view.read(user)
+    return reading if reading.op is ops.batch_norm and reading.dialect == "module" else None
 
 
 def _absorb(context: Context, call: Node, follower: Node) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from qfx.graph import GraphView, Reading
 from qfx.nn import intrinsic
 from qfx.passes.annotate.choices import configured_as
 from qfx.passes.fuse.batch_norm import normalizes_outputs
@@ -31,16 +32,31 @@ TRAINED: dict[type[nn.Module], tuple[type[nn.Module], Any, Any]] = {
 
 
 def _collectable(m: Match) -> bool | Reject:
-    """Whether weight and batch norm are modules of their own classes, each called here alone, that can fold later."""
-    weighted, bn = (m.view.module(str(r.node.target)) for r in (m.weighted, m.bn) if r.dialect == "module")
+    return collectable(m.view, m.weighted, m.bn)
+
+
+def collectable(view: GraphView, layer: Reading, norm: Reading) -> bool | Reject:
+    """Whether a layer and its batch norm, both modules, are of classes that are collected and can fold later."""
+    weighted, bn = (view.module(str(reading.node.target)) for reading in (layer, norm))
     expected = TRAINED[type(weighted)]
     if type(bn) is not expected[0]:
-        return Reject(f"{type(weighted).__name__} is collected with {expected[0].__name__}", m.bn.node)
+        return Reject(f"{type(weighted).__name__} is collected with {expected[0].__name__}", norm.node)
     if not (getattr(bn, "affine", False) and getattr(bn, "track_running_stats", False)):
-        return Reject("a batch norm without weights or running statistics cannot be folded after training", m.bn.node)
+        return Reject("a batch norm without weights or running statistics cannot be folded after training", norm.node)
     if weighted.training is not bn.training:
-        return Reject("the layer and its batch norm are in different modes", m.bn.node)
+        return Reject("the layer and its batch norm are in different modes", norm.node)
     return True
+
+
+def collected(view: GraphView, layer: Reading, norm: Reading, relu: Reading | None) -> nn.Sequential:
+    """The container of a layer, its batch norm and perhaps a relu, which may be a function."""
+    parts = [view.module(str(reading.node.target)) for reading in (layer, norm)]
+    _, together, with_relu = TRAINED[type(parts[0])]
+    if relu is not None:
+        together = with_relu
+        parts.append(view.module(str(relu.node.target)) if relu.dialect == "module" else nn.ReLU())
+    container: nn.Sequential = together(*parts).train(parts[0].training)
+    return container
 
 
 def _is_module(m: Match) -> bool | Reject:
@@ -52,13 +68,8 @@ def _collect(pattern: Pattern) -> Rule:
 
     @rule(pattern, where=guards)
     def collect_batch_norm(m: Match, g: Rewriter) -> Any:
-        node, relu = m.weighted.node, getattr(m, "relu", None)
-        parts = [g.view.module(str(node.target)), g.view.module(str(m.bn.node.target))]
-        _, together, with_relu = TRAINED[type(parts[0])]
-        if relu is not None:
-            together = with_relu
-            parts.append(g.view.module(str(relu.node.target)) if relu.dialect == "module" else nn.ReLU())
-        container = together(*parts).train(parts[0].training)
+        node = m.weighted.node
+        container = collected(g.view, m.weighted, m.bn, getattr(m, "relu", None))
         return configured_as(g.module(container, m.x, at=str(node.target)), node)
 
     return collect_batch_norm

@@ -251,14 +251,15 @@ class GraphView:
     def forget(self, node: Node, *, erased: bool = False) -> None:
         """Read `node` anew next time; with `erased`, it no longer reads its parameters either."""
         reading = self._readings.pop(node, None)
-        called = None
+        called = self._calls.pop(node, None)
         if erased:
-            called = self._calls.pop(node, None)
             self._ranks.pop(node, None)
             if self._regions is not None:
                 self._regions.pop(node, None)
         if called is not None and self._callers is not None:
             self._callers[called] -= 1
+            if not erased:
+                self._count_call(node)  # another module may stand at its path now
         if erased and reading is not None and self._readers is not None:
             for _, value in self.params_of(reading):
                 left = [(n, name) for n, name in self._readers.get(id(value.tensor), ()) if n is not node]

@@ -17,6 +17,7 @@ from functools import lru_cache
 import torch
 
 from qfx.errors import KernelError
+from qfx.kernels.cpu import has_tiles
 from qfx.kernels.packing import built_engines
 from qfx.kernels.reference.overflow import SAFE_CODE
 from qfx.reject import Reject
@@ -112,11 +113,12 @@ class EngineChoice:
 
 @dataclass(frozen=True)
 class Limit:
-    """A kind of layer an engine must not be given."""
+    """A kind of layer an engine must not be given; with `tiles`, on CPUs that multiply in tiles (AMX)."""
 
     engine: str
     holds: Callable[[LayerFacts], bool]
     reason: str
+    tiles: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,12 @@ LIMITS: tuple[Limit, ...] = (
         "onednn",
         lambda f: not f.transposed and (f.groups > 1 or f.group_in == 1) and f.padding_fills_kernel,
         "onednn reads memory nobody wrote for groups, or one input channel, padded as wide as the kernel, on AVX512",
+    ),
+    Limit(
+        "onednn",
+        lambda f: f.op in ("conv1d", "conv2d", "conv3d") and not f.depthwise and f.stride[-1] > 1,
+        "onednn gives wrong numbers for convolutions with strides where one column is left, on CPUs with AMX",
+        tiles=True,
     ),
     Limit("onednn", lambda f: f.transposed and f.per_channel, "onednn takes transposed weights per tensor only"),
     Limit("fbgemm", lambda f: f.transposed and f.per_channel, "fbgemm takes transposed weights per tensor only"),
@@ -218,15 +226,23 @@ RULES: tuple[EngineRule, ...] = (
 )
 
 
-def limits(layer: LayerFacts, engine: str) -> Reject | None:
+def limits(layer: LayerFacts, engine: str, *, tiles: bool | None = None) -> Reject | None:
     """Return why ``engine`` must not be given ``layer``, or ``None``.
+
+    Args:
+        layer: what is known of it.
+        engine: whose limits.
+        tiles: whether the CPU has AMX; by default what this one has.
 
     Raises:
         KernelError: ``engine`` is unknown.
     """
+    if tiles is None:
+        tiles = has_tiles()
     if engine not in ENGINES:
         raise KernelError(f"no kernel library is called {engine!r}; use one of {', '.join(ENGINES)}")
-    return next((Reject(limit.reason) for limit in LIMITS if limit.engine == engine and limit.holds(layer)), None)
+    apply = (limit for limit in LIMITS if limit.engine == engine and (tiles or not limit.tiles))
+    return next((Reject(limit.reason) for limit in apply if limit.holds(layer)), None)
 
 
 def choose_engine(layer: LayerFacts, *, capability: str | None = None) -> EngineChoice | Reject:
@@ -234,7 +250,7 @@ def choose_engine(layer: LayerFacts, *, capability: str | None = None) -> Engine
 
     Args:
         layer: what is known of it.
-        capability: ``"AVX2"``, ``"AVX512"`` ...; by default this CPU's, ``torch.backends.cpu.get_cpu_capability()``.
+        capability: ``"AVX2"``, ``"AVX512"``, ``"AVX512_AMX"`` ...; by default this CPU's.
 
     Returns:
         The choice, or a ``Reject`` where no engine of this build takes the layer.
@@ -244,12 +260,13 @@ def choose_engine(layer: LayerFacts, *, capability: str | None = None) -> Engine
         'fbgemm'
     """
     wide = (capability or torch.backends.cpu.get_cpu_capability()).upper().startswith("AVX512")
-    return _chosen(layer, wide, built_engines())
+    tiles = has_tiles() if capability is None else "AMX" in capability.upper()
+    return _chosen(layer, wide, tiles, built_engines())
 
 
 @lru_cache(maxsize=4096)
-def _chosen(layer: LayerFacts, wide: bool, built: tuple[str, ...]) -> EngineChoice | Reject:
-    refused = {engine: limits(layer, engine) for engine in ENGINES if engine in built}
+def _chosen(layer: LayerFacts, wide: bool, tiles: bool, built: tuple[str, ...]) -> EngineChoice | Reject:
+    refused = {engine: limits(layer, engine, tiles=tiles) for engine in ENGINES if engine in built}
     takers = [engine for engine, refusal in refused.items() if refusal is None]
     for rule in RULES:
         if rule.engine in takers and rule.holds(layer, wide):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qfx.errors import KernelError
+from qfx.kernels.cpu import has_tiles
 from qfx.kernels.onednn.boundary import Number
 from qfx.kernels.onednn.spec import PackedOnednn
 
@@ -58,6 +59,9 @@ def conv(
     if x.dim() == packed.rank - 1:
         return conv(x.unsqueeze(0), x_scale, x_zero_point, packed, scale, zero_point, low, high, most).squeeze(0)
     _check(x, packed)
+    if _leaves_one_column(x, packed):
+        wider = _wider(x, packed, int(x_zero_point))
+        return _first_column(conv(wider, x_scale, x_zero_point, packed, scale, zero_point, low, high, most))
     xs, xz = float(x_scale), int(x_zero_point)
     inside = None if packed.kind == "conv3d" else most
     post, numbers = _post(low, _upper(high, inside, scale, zero_point))
@@ -112,6 +116,10 @@ def conv_add(
         batch = conv_add(x.unsqueeze(0), x_scale, x_zero_point, packed, *added, scale, zero_point, relu, most)
         return batch.squeeze(0)
     _check(x, packed)
+    if _leaves_one_column(x, packed):
+        wider, twice = _wider(x, packed, int(x_zero_point)), other.expand(*_conv_shape(x, packed)[:-1], 2)
+        added = (twice, other_scale, other_zero_point)
+        return _first_column(conv_add(wider, x_scale, x_zero_point, packed, *added, scale, zero_point, relu, most))
     xs, xz = float(x_scale), int(x_zero_point)
     # onednn's sum adds onto its argument, in channels last.
     onto = other.expand(_conv_shape(x, packed)).clone(memory_format=torch.channels_last)
@@ -147,6 +155,25 @@ def _check(x: Tensor, packed: PackedOnednn) -> None:
     if x.dim() != packed.rank or x.shape[1] != packed.in_channels:
         layout = ("N, C, L", "N, C, H, W", "N, C, D, H, W")[packed.rank - 3]
         raise KernelError(f"{packed.kind} takes ({layout}) with {packed.in_channels} channels, got {tuple(x.shape)}")
+
+
+def _leaves_one_column(x: Tensor, packed: PackedOnednn) -> bool:
+    """Whether a convolution with strides has one column of results, which onednn's kernels for AMX compute wrong."""
+    if packed.stride[-1] == 1 or not has_tiles():
+        return False
+    window = packed.dilation[-1] * (packed.kernel[-1] - 1) + 1
+    return int(x.shape[-1]) + 2 * packed.padding[-1] < window + packed.stride[-1]
+
+
+def _wider(x: Tensor, packed: PackedOnednn, zero_point: int) -> Tensor:
+    """The input with the padding, and one stride more of it, on its right: a second column of results."""
+    return nn.functional.pad(x, (0, packed.stride[-1]), value=zero_point)
+
+
+def _first_column(y: Tensor) -> Tensor:
+    wide = y[..., :1]
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return wide.contiguous(memory_format=formats.get(y.dim(), torch.contiguous_format))
 
 
 def _conv_shape(x: Tensor, packed: PackedOnednn) -> list[int]:

@@ -29,7 +29,14 @@ from qfx.kernels.reference.activations import (
     sigmoid,
     tanh,
 )
-from qfx.kernels.reference.arithmetic import ENGINES, Engine, onednn_here, requantize, requantize_matmul
+from qfx.kernels.reference.arithmetic import (
+    ENGINES,
+    Engine,
+    onednn_here,
+    onednn_roundings_here,
+    requantize,
+    requantize_matmul,
+)
 from qfx.kernels.reference.dynamic import dynamic_qparams, linear_dynamic
 from qfx.kernels.reference.elementwise import add, add_scalar, cat, mul, mul_scalar
 from qfx.kernels.reference.matmul import conv, linear
@@ -78,6 +85,7 @@ __all__ = [
     "mul",
     "mul_scalar",
     "onednn_here",
+    "onednn_roundings_here",
     "overflow_risk",
     "pad",
     "prelu",

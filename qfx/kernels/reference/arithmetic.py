@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qfx import dtypes
 from qfx.errors import KernelError
+from qfx.kernels.cpu import has_tiles
 from qfx.qparams import QParams
 
 Engine = Literal["fbgemm", "onednn", "onednn_avx2", "qnnpack"]
@@ -30,6 +31,11 @@ INT32_MIN = -(2**31)
 def onednn_here() -> Engine:
     """Return which of the two onednn roundings this CPU makes (or is held to, by ``ATEN_CPU_CAPABILITY``)."""
     return "onednn" if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else "onednn_avx2"
+
+
+def onednn_roundings_here() -> tuple[Engine, ...]:
+    """Return the onednn roundings this CPU makes: with AMX it is one or the other, by the sizes of a product."""
+    return ("onednn", "onednn_avx2") if has_tiles() and onednn_here() == "onednn" else (onednn_here(),)
 
 
 def check_engine(engine: str) -> None:

@@ -81,8 +81,12 @@ class Layer:
         scale, zero_point = self.out.scalars()
         return run(wrap(self.x, self.x_q), packed, scale, zero_point).int_repr()
 
+    def is_computed(self, expected: Tensor, engine: str, relu: bool = False) -> bool:
+        """Whether these are the codes the reference computes; with AMX onednn rounds in one of two ways."""
+        engines = reference.onednn_roundings_here() if engine == "onednn" else (engine,)
+        return any(torch.equal(self.computed(each, relu), expected) for each in engines)
+
     def computed(self, engine: str, relu: bool = False) -> Tensor:
-        engine = reference.onednn_here() if engine == "onednn" else engine
         args = (self.x, self.w, self.b, self.x_q, self.w_q, self.out)
         if self.op == "linear":
             return reference.linear(*args, relu=relu, engine=engine)
@@ -128,7 +132,7 @@ def test_random_convolutions(rng, wrap, using, engine: str, transposed: bool) ->
         if limits(layer.facts, engine) is not None:
             continue
         relu = not transposed and rng.random() < 0.5
-        assert torch.equal(layer.computed(engine, relu), layer.expected(wrap, using, engine, relu)), layer.facts
+        assert layer.is_computed(layer.expected(wrap, using, engine, relu), engine, relu), layer.facts
         checked += 1
     assert checked >= 3
 
@@ -147,7 +151,7 @@ def test_random_linear(rng, wrap, using, engine: str) -> None:
             act_codes=(0, 255) if VNNI else (0, 127),
         )
         relu = rng.random() < 0.5
-        assert torch.equal(layer.computed(engine, relu), layer.expected(wrap, using, engine, relu)), layer.facts
+        assert layer.is_computed(layer.expected(wrap, using, engine, relu), engine, relu), layer.facts
 
 
 @pytest.mark.skipif(not VNNI, reason="without VNNI 8-bit codes overflow 16-bit sums: see test_overflow.py")
@@ -159,7 +163,7 @@ def test_extreme_8_bit_values(rng, wrap, using, engine: str, fill: int | None) -
     if fill is not None:
         layer.x.fill_(fill)
         layer.w.fill_(127 if fill else -128)
-    assert torch.equal(layer.computed(engine), layer.expected(wrap, using, engine))
+    assert layer.is_computed(layer.expected(wrap, using, engine), engine)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -170,14 +174,14 @@ def test_tiny_and_huge_scales(wrap, using, engine: str, x_scale: float, out_scal
     layer = Layer(random.Random(0), "linear", (4, 64), 16, act_codes=(0, 127))
     layer.x_q = QParams(x_scale, 60, dtype=torch.quint8)
     layer.out = QParams(out_scale, 100, dtype=torch.quint8)
-    assert torch.equal(layer.computed(engine), layer.expected(wrap, using, engine))
+    assert layer.is_computed(layer.expected(wrap, using, engine), engine)
 
 
 @pytest.mark.parametrize("engine", ["fbgemm", "qnnpack"])
 def test_weights_with_a_zero_point(rng, wrap, using, engine: str) -> None:
     for per_channel in (False, True):
         layer = Layer(rng, "linear", (4, 32), 9, per_channel=per_channel, weight_zero_point=3)
-        assert torch.equal(layer.computed(engine), layer.expected(wrap, using, engine))
+        assert layer.is_computed(layer.expected(wrap, using, engine), engine)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -200,7 +204,7 @@ def test_constructed_ties(rng, wrap, using, engine: str, op: str, per_channel: b
     layer.out = QParams(out_scale, 100, dtype=torch.quint8)
     if per_channel:
         layer.w_q = QParams(scales, torch.zeros(outer, dtype=torch.int64), 0, torch.qint8)
-    assert torch.equal(layer.computed(engine), layer.expected(wrap, using, engine))
+    assert layer.is_computed(layer.expected(wrap, using, engine), engine)
 
 
 def test_fbgemm_and_onednn_differ_at_ties_only(rng, wrap, using) -> None:

@@ -8,7 +8,7 @@ from qfx.passes.fuse.backend import backend_fusions
 from qfx.passes.fuse.batch_norm import FOLD_BATCH_NORM
 from qfx.passes.fuse.intrinsic import FUSE_RELU
 from qfx.passes.fuse.padding import FOLD_PADDING
-from qfx.passes.fuse.shared import fold_behind_shared, merge_behind_shared
+from qfx.passes.fuse.shared import collect_behind_shared, fold_behind_shared, merge_behind_shared
 from qfx.passes.fuse.training import COLLECT_BATCH_NORM
 from qfx.passes.normalize import NORMALIZE
 from qfx.passes.pipeline import Fact, FunctionPass, Pass, Step
@@ -27,6 +27,7 @@ FUSE: tuple[Step, ...] = (
 # Padding is not folded into what trains: the zeros it adds to a kernel would not stay zeros.
 COLLECT: tuple[Step, ...] = (
     Pass("collect batch norm", COLLECT_BATCH_NORM, requires=_NORMALIZED),
+    FunctionPass("collect batch norm behind shared layers", collect_behind_shared, requires=_NORMALIZED),
     FunctionPass("fuse relu behind shared layers", merge_behind_shared, requires=_NORMALIZED),
     Pass("fuse relu", FUSE_RELU, requires=_NORMALIZED, keep_misses=True),
 )

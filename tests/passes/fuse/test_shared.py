@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -121,3 +123,61 @@ def test_one_call_without_a_relu_leaves_them_apart() -> None:
     fused = qfx.fuse_fx(model)
     assert [type(fused.get_submodule(str(n.target))) for n in calls(fused)][::2] == [nn.Linear, nn.Linear]
     torch.testing.assert_close(fused(x), model(x))
+
+
+class Twins(nn.Module):
+    """A layer, its batch norm and its relu, called twice in a row."""
+
+    def __init__(self, layer: nn.Module, norm: nn.Module, relu: bool = True) -> None:
+        super().__init__()
+        self.layer, self.norm, self.relu = layer, norm, nn.ReLU() if relu else nn.Sequential()
+        for name, ends in (("running_mean", (-1, 1)), ("running_var", (0.5, 2)), ("weight", (0.5, 2))):
+            nn.init.uniform_(getattr(norm, name), *ends)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.norm(self.layer(self.relu(self.norm(self.layer(x))))))
+
+
+def test_a_norm_and_a_relu_behind_every_call_are_both_merged() -> None:
+    model, x = Twins(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval(), torch.randn(2, 3, 4, 4)
+    fused = qfx.fuse_fx(model)
+    assert [type(fused.get_submodule(str(n.target))) for n in calls(fused)] == [intrinsic.ConvReLU2d] * 2
+    torch.testing.assert_close(fused(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "relu", "expected"),
+    [
+        (lambda: nn.Conv2d(3, 3, 1), lambda: nn.BatchNorm2d(3), True, intrinsic.qat.ConvBnReLU2d),
+        (lambda: nn.Conv2d(3, 3, 1), lambda: nn.BatchNorm2d(3), False, intrinsic.qat.ConvBn2d),
+        (lambda: nn.Conv1d(3, 3, 1), lambda: nn.BatchNorm1d(3), True, intrinsic.qat.ConvBnReLU1d),
+        (lambda: nn.Linear(3, 3), lambda: nn.BatchNorm1d(3), False, intrinsic.qat.LinearBn1d),
+    ],
+)
+def test_in_training_they_are_collected(layer: Any, norm: Any, relu: bool, expected: type[nn.Module]) -> None:
+    model = Twins(layer(), norm(), relu).train()
+    kind = type(model.layer)
+    x = torch.randn(16, 3, *{nn.Conv2d: (4, 4), nn.Conv1d: (4,), nn.Linear: ()}[kind])
+    prepared = qfx.prepare_qat_fx(model, qfx.get_default_qat_qconfig_mapping("x86"), (x,))
+    assert type(prepared.layer) is expected
+    assert not hasattr(prepared, "norm")
+    prepared.apply(qfx.disable_fake_quant)
+    torch.testing.assert_close(prepared(x), model(x))
+    torch.testing.assert_close(prepared.layer.bn.running_var, model.norm.running_var)
+    prepared.apply(qfx.enable_fake_quant)
+    prepared(x)
+    prepared.eval()
+    int8 = qfx.convert_fx(prepared)
+    assert len(list(int8.graph.find_nodes(op="call_method", target="dequantize"))) == 1
+    assert (int8(x) - prepared(x)).abs().max() < 0.2
+
+
+def test_in_training_a_norm_that_normalizes_something_else_too_is_left() -> None:
+    class More(Twins):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + self.norm(x)
+
+    model, x = More(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).train(), torch.randn(4, 3, 4, 4)
+    prepared = qfx.prepare_qat_fx(model, qfx.get_default_qat_qconfig_mapping("x86"), (x,))
+    assert type(prepared.layer) is qfx.nn.qat.Conv2d
+    assert hasattr(prepared, "norm")

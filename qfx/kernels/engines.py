@@ -123,11 +123,15 @@ class Limit:
 
 @dataclass(frozen=True)
 class EngineRule:
-    """A kind of layer and the engine to take for it; ``holds`` also gets whether the CPU has AVX512."""
+    """A kind of layer and the engine to take for it; ``holds`` also gets whether the CPU has AVX512.
+
+    With `tiles`, on CPUs with AMX only.
+    """
 
     engine: str
     holds: Callable[[LayerFacts, bool], bool]
     why: str
+    tiles: bool = False
 
 
 LIMITS: tuple[Limit, ...] = (
@@ -218,6 +222,18 @@ RULES: tuple[EngineRule, ...] = (
         "48 ms where onednn takes 0.4)",
     ),
     EngineRule(
+        "fbgemm",
+        lambda f, wide: (
+            f.groups == 1
+            and not f.transposed
+            and {*f.kernel, *f.stride} == {1}
+            and f.in_channels * f.out_channels >= 2**16
+        ),
+        "with AMX onednn lays large weights out for the first shape it sees, and anew in every call of another: 5 to "
+        "100 times as long; fbgemm takes at most 1.6 times what onednn takes for the first shape",
+        tiles=True,
+    ),
+    EngineRule(
         "onednn",
         lambda f, wide: f.op != "linear",
         "onednn is the fastest, or within 1.5 times of it, for ungrouped convolutions; in 3d fbgemm takes 2 to 10 "
@@ -269,7 +285,7 @@ def _chosen(layer: LayerFacts, wide: bool, tiles: bool, built: tuple[str, ...]) 
     refused = {engine: limits(layer, engine, tiles=tiles) for engine in ENGINES if engine in built}
     takers = [engine for engine, refusal in refused.items() if refusal is None]
     for rule in RULES:
-        if rule.engine in takers and rule.holds(layer, wide):
+        if rule.engine in takers and (tiles or not rule.tiles) and rule.holds(layer, wide):
             return EngineChoice(rule.engine, rule.why)
     reasons = "; ".join(str(refusal) for refusal in refused.values() if refusal is not None)
     if takers:

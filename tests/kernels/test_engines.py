@@ -78,13 +78,16 @@ def test_the_choice(layer: LayerFacts, engine: str, capability: str) -> None:
         (conv(cin=96, cout=96, groups=96, s=2), "onednn"),  # depthwise layers have no tiles
         (conv(cin=3, cout=32), "onednn"),
         (LayerFacts("linear", 1280, 1000), "fbgemm"),
+        (conv(cin=672, cout=192, k=1, p=0), "fbgemm"),  # onednn packs them anew for every other shape
+        (conv(cin=32, cout=16, k=1, p=0), "onednn"),
     ],
 )
 def test_the_choice_with_tiles(layer: LayerFacts, engine: str) -> None:
     chosen = choose_engine(layer, capability="AVX512_AMX")
     assert isinstance(chosen, EngineChoice)
     assert chosen.engine == engine
-    assert (limits(layer, "onednn", tiles=True) is None) == (engine == "onednn" or layer.op == "linear")
+    refused = layer.stride[-1:] not in ((), (1,)) and not layer.depthwise
+    assert (limits(layer, "onednn", tiles=True) is not None) is refused
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,7 @@ from qfx.spellings import ModuleSpelling
 
 def fold_behind_shared(gm: GraphModule, context: Context) -> bool:
     """Fold batch norms behind modules called more than once, where every call is followed by the same one."""
-    folded = [
-        _fold(context, calls) for calls in _shared(gm, context.view)
-    ]  # all of them: `any` would stop at the first
+    folded = [_fold(context, calls) for calls in _shared(gm, context.view)]  # a list: `any` would stop at the first
     return any(folded)
 
 
@@ -45,8 +43,7 @@ def _shared(gm: GraphModule, view: GraphView) -> list[list[Reading]]:
     """The calls of every layer with a weight that is called more than once."""
     calls: dict[int, list[Reading]] = {}
     for node in gm.graph.find_nodes(op="call_module"):
-        reading = view.read(node)
-        if reading.op in WEIGHTED and view.callers(str(node.target)) > 1:
+        if view.callers(str(node.target)) > 1 and (reading := view.read(node)).op in WEIGHTED:
             calls.setdefault(id(view.module(str(node.target))), []).append(reading)
     return list(calls.values())
 

@@ -46,11 +46,20 @@ class ObserverBase(QuickAttributes, ABC, nn.Module):
         super().__init__()
         self.dtype = dtype
         self.is_dynamic = is_dynamic
+        self._see_nothing()
+
+    def _see_nothing(self) -> None:
         self.seen_shape: list[int] = []
         self.seen_shapes: list[list[int]] = []
         self.seen_float32: list[bool] = []
         self.values = 1
         self.batches = 0
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore; an observer that the original pickled has not counted what it saw."""
+        super().__setstate__(state)
+        if "batches" not in state:
+            self._see_nothing()
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -139,13 +148,23 @@ class UniformQuantizationObserverBase(ObserverBase):
         self.has_customized_qrange = quant_min is not None and quant_max is not None
         self.quant_min, self.quant_max = dtypes.resolve_code_range(dtype, quant_min, quant_max, reduce_range)
         # Plain flags, since TorchScript takes no scheme or dtype as an argument.
-        self._symmetric = dtypes.is_symmetric(qscheme)
-        self._float_zero_point = dtypes.has_float_zero_point(qscheme)
-        self._middle = symmetric_zero_point(dtype, self.quant_min, self.quant_max, self.has_customized_qrange)
+        self._work_out()
+
+    def _work_out(self) -> None:
+        """Set what follows from the arguments, and what is yet to be seen."""
+        self._symmetric = dtypes.is_symmetric(self.qscheme)
+        self._float_zero_point = dtypes.has_float_zero_point(self.qscheme)
+        self._middle = symmetric_zero_point(self.dtype, self.quant_min, self.quant_max, self.has_customized_qrange)
         self._saw_empty = False
         self._saw_integers = False
         self._saw_infinity = False
         self._saw_nan = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore, and work out what the original does not pickle."""
+        super().__setstate__(state)
+        if "_symmetric" not in state:
+            self._work_out()
 
     def _note(self, x: Tensor) -> bool:
         """Remember facts of ``x`` that cost nothing to see; false means there is nothing in it to count."""

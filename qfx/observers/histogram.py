@@ -89,6 +89,9 @@ class HistogramObserver(UniformQuantizationObserverBase):
         self.register_buffer("max_val", torch.tensor(float("-inf"), **where))
         # The search assumes as many levels as the dtype has, like the original: not those of quant_min .. quant_max
         self.dst_nbins = 2 ** dtypes.bits(dtype)
+
+    def _work_out(self) -> None:
+        super()._work_out()
         self._exact_below = EXACT_BELOW
 
     def forward(self, x_orig: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
-"""Writes ``tests/nn/fixtures/*.pt``: states saved by the original's modules, an input and what they made of it.
+"""Writes what the original saved, an input and what it made of it: states to ``tests/nn/fixtures/*.pt``, whole
+modules to ``tests/nn/fixtures/modules/*.pt``.
 
-Run once, while the original exists: ``python tests/against_torch_ao/make_fixtures.py``. The files are read by
-``tests/nn/test_original_states.py`` for as long as somebody has such states.
+Run once, while the original exists: ``python tests/against_torch_ao/make_fixtures.py [states|modules]``. The files are
+read by ``tests/nn/test_original_states.py`` for as long as somebody has such states.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +76,58 @@ def cases() -> Iterator[tuple[str, nn.Module, tuple[torch.Tensor, ...]]]:
     yield "lstm", lstm(), (codes(6, 3, 4),)
 
 
+def converted(model: nn.Module, pairs: list[list[str]], example: torch.Tensor) -> nn.Module:
+    model = quantization.fuse_modules(quantization.QuantWrapper(model).eval(), pairs)
+    model.qconfig = quantization.default_qconfig
+    prepared = quantization.prepare(model)
+    prepared(example)
+    return quantization.convert(prepared)
+
+
+def reference(cls: Any, *arguments: Any, axis: int | None = None) -> nn.Module:
+    qparams: dict[str, Any] = {"dtype": torch.qint8, "qscheme": torch.per_tensor_affine, "scale": 0.1, "zero_point": 3}
+    if axis is not None:
+        qparams |= {
+            "qscheme": torch.per_channel_affine,
+            "scale": torch.rand(arguments[1]) + 0.1,
+            "zero_point": torch.zeros(arguments[1], dtype=torch.int32),
+            "axis": axis,
+        }
+    return cls(*arguments, weight_qparams=qparams)
+
+
+def modules() -> Iterator[tuple[str, nn.Module, tuple[torch.Tensor, ...]]]:
+    """Whole modules, pickled: how a model was once saved by those who did not read the notes."""
+    yield from cases()
+    yield "conv1d", static(quantized.Conv1d, 4, 8, 3), (codes(2, 4, 5),)
+    yield "conv_transpose2d", transposed(), (codes(2, 4, 5, 5),)
+    image = torch.rand(2, 4, 6, 6)
+    layers = nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.ReLU(), nn.BatchNorm2d(4), nn.Hardswish(), nn.ELU(),
+        nn.LeakyReLU(), nn.Sigmoid(), nn.GroupNorm(2, 4), nn.LayerNorm(6), nn.Dropout(), nn.Linear(6, 3), nn.ReLU(),
+    )  # fmt: skip
+    pairs = [["module.0", "module.1"], ["module.10", "module.11"]]
+    yield "converted", converted(layers, pairs, image), (image,)
+    for cls in (
+        quantization.HistogramObserver, quantization.PerChannelMinMaxObserver, quantization.FakeQuantize,
+        quantization.FusedMovingAvgObsFakeQuantize,
+    ):  # fmt: skip
+        observer = cls()
+        observer(torch.rand(3, 4))
+        yield cls.__name__, observer.apply(quantization.disable_observer), (torch.rand(3, 4),)
+    yield "reference_linear", reference(quantized.reference.Linear, 4, 8, axis=0), (torch.rand(3, 4),)
+    yield "reference_conv2d", reference(quantized.reference.Conv2d, 4, 8, 3), (torch.rand(1, 4, 5, 5),)
+    yield "reference_embedding", quantized.reference.Embedding(10, 12), (torch.tensor([[1, 2], [5, 9]]),)
+    yield "reference_lstm", quantized.reference.LSTM(4, 5), (torch.rand(6, 3, 4),)
+
+
+def transposed() -> nn.Module:
+    module = quantized.ConvTranspose2d(4, 8, 3, stride=2, output_padding=1)
+    module.set_weight_bias(int8(4, 8, 3, 3), torch.randn(8))
+    module.scale, module.zero_point = 0.05, 60
+    return module
+
+
 def plain(result: Any) -> Any:
     """Codes instead of quantized tensors, so that the file needs none beyond the state."""
     if isinstance(result, tuple):
@@ -81,15 +135,18 @@ def plain(result: Any) -> Any:
     return result.int_repr() if result.is_quantized else result
 
 
-def main() -> None:
-    torch.manual_seed(0)
+def main(kinds: list[str]) -> None:
     torch.backends.quantized.engine = "fbgemm"
-    FOLDER.mkdir(exist_ok=True)
-    for name, module, inputs in cases():
-        state = {"state": module.state_dict(), "inputs": inputs, "expected": plain(module(*inputs))}
-        torch.save(state, FOLDER / f"{name}.pt")
+    for kind, made, folder in (("states", cases, FOLDER), ("modules", modules, FOLDER / "modules")):
+        if kinds and kind not in kinds:
+            continue
+        torch.manual_seed(0)
+        folder.mkdir(exist_ok=True)
+        for name, module, inputs in made():
+            saved = {kind[:-1]: module if kind == "modules" else module.state_dict(), "inputs": inputs}
+            torch.save(saved | {"expected": plain(module(*inputs))}, folder / f"{name}.pt")
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main()
+    main(sys.argv[1:])

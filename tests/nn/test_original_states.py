@@ -1,17 +1,22 @@
-"""State dicts that the original's modules saved load into ours: files made once, by ``make_fixtures.py``."""
+"""State dicts that the original's modules saved load into ours, and so do whole modules that it pickled: files made
+once, by ``make_fixtures.py``."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+import qfx.compat
 from qfx.kernels.packing import packed_by
 from qfx.nn import quantized
 
 FIXTURES = Path(__file__).parent / "fixtures"
+MODULES = sorted(path.stem for path in (FIXTURES / "modules").glob("*.pt"))
 nnqd = quantized.dynamic
 
 BLANK = {
@@ -56,7 +61,8 @@ def check(found, expected):
 
 def test_every_file_is_read():
     assert {path.stem for path in FIXTURES.glob("*.pt")} == set(BLANK)
-    assert all(path.stat().st_size < 20_000 for path in FIXTURES.iterdir())
+    assert set(BLANK) < set(MODULES)
+    assert all(path.stat().st_size < 30_000 for path in FIXTURES.rglob("*.pt"))
 
 
 @pytest.mark.parametrize("name", BLANK)
@@ -73,3 +79,24 @@ def test_the_state_loads_strictly_and_silently_and_computes_what_it_did(name, se
         again = BLANK[name]()
         again.load_state_dict(module.state_dict(), strict=True)
         check(again(*file["inputs"]), file["expected"])
+
+
+@pytest.fixture
+def old_names():
+    qfx.compat.install()
+    yield
+    qfx.compat.uninstall()
+
+
+@pytest.mark.usefixtures("old_names")
+@pytest.mark.parametrize("name", MODULES)
+def test_a_pickled_module_loads_under_the_old_names_and_computes_what_it_did(name):
+    with packed_by("fbgemm"):
+        file = loaded(f"modules/{name}")
+    module = file["module"]
+    assert all(type(part).__module__.startswith(("qfx.", "torch.nn.modules.")) for part in module.modules())
+    check(module(*file["inputs"]), file["expected"])
+    # It is whole: what a copy and a pickle of ours need is there too, and it can be shown.
+    again = pickle.loads(pickle.dumps(copy.deepcopy(module)))
+    assert repr(again) == repr(module)
+    check(again(*file["inputs"]), file["expected"])

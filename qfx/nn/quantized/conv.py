@@ -13,14 +13,7 @@ from torch._jit_internal import is_scripting
 from qfx.errors import ConfigError
 from qfx.kernels.packing import PackedSpec, reaches_direct_kernel
 from qfx.nn.errors import InputError, ModuleTypeError
-from qfx.nn.quantized.module import (
-    PackedModule,
-    blank_weight,
-    check_rank,
-    empty,
-    made_empty,
-    refuse_devices,
-)
+from qfx.nn.quantized.module import PackedModule, blank_weight, check_rank, empty, made_empty, refuse_devices
 from qfx.nn.quantized.saved import Loading, SavedScale
 from qfx.nn.sizes import LAYOUTS, numeric_padding, sizes
 from qfx.nn.weights import observed_weight, output_qparams
@@ -176,11 +169,29 @@ class _ConvBase(PackedModule, SavedScale):
             self.training = state[4]
             self._script_repack()
         else:
-            self._restore(state)  # type: ignore[arg-type]
+            self._restore(state)
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: Any) -> None:
+        if isinstance(state, tuple):
+            self._adopt(state)
+            return
         self._bind()
         super()._restore(state)
+
+    def _adopt(self, state: Any) -> None:
+        # The original pickles the arguments of its constructor, weight and bias, scale, zero point and training.
+        names = (
+            "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "transposed",
+            "output_padding", "groups", "padding_mode",
+        )  # fmt: skip
+        given = dict(zip(names, state, strict=False))
+        if not given.pop("transposed"):
+            del given["output_padding"]
+        weight, bias, scale, zero_point, training = state[len(names) :]
+        with empty():
+            made = type(self)(**given)
+        made._hold(weight, bias)
+        self.__dict__ = made.__dict__ | {"scale": scale, "zero_point": zero_point, "training": training}
 
     @classmethod
     def _like(cls, module: Any, engine: str | None) -> Any:

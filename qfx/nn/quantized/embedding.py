@@ -71,11 +71,12 @@ class EmbeddingPackedParams(Saved):
         return state | {"_unpacked_weight": take_apart(self._weight())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore, and pack the table."""
+        """Restore, and pack the table; the original pickled it packed."""
         state = dict(state)
-        weight = state.pop("_unpacked_weight")
+        weight = put_together(state.pop("_unpacked_weight")) if "_unpacked_weight" in state else None
         super().__setstate__(state)
-        self.set_weight(put_together(weight))
+        if weight is not None:
+            self.set_weight(weight)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

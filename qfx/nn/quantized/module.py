@@ -58,6 +58,15 @@ def refuse_devices(owner: str, device: Any) -> None:
         )
 
 
+def unpack_one(packed: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias of one layer: a pair of them as it is, or what one of torch's packed linear objects holds."""
+    if isinstance(packed, tuple):
+        return packed
+    # A packed object says what it is made from without being asked which engine made it.
+    (weight, bias), _ = packed.__getstate__()
+    return weight, bias
+
+
 def blank_weight(*shape: int) -> torch.Tensor:
     """An int8 weight of zeros, for a module that waits for ``set_weight_bias`` or ``load_state_dict``."""
     return torch._make_per_tensor_quantized_tensor(torch.zeros(shape, dtype=torch.int8), 1.0, 0)
@@ -150,8 +159,24 @@ class Repacking(QuickAttributes, torch.nn.Module):
         return kept | {name: take_apart(kept[name]) for name in self._OWNED}
 
     def _restore(self, state: dict[str, Any]) -> None:
+        if self._OWNED[0] not in state:
+            self._adopt(state)
+            return
         super().__setstate__(state | {name: put_together(state[name]) for name in self._OWNED})
         self._repack()
+
+    def _adopt(self, state: dict[str, Any]) -> None:
+        """Take a state that the original pickled: its weights are in the packed objects, and no engine is named."""
+        super().__setstate__({name: value for name, value in state.items() if name not in self._CACHES})
+        self._choose_engine(None)
+        self._hold(*self._unpacked(*(state[name] for name in self._CACHES if name in state)))
+
+    def _unpacked(self, *packed: Any) -> tuple[Any, Any]:
+        """The arguments of `_hold`, from what the caches of a pickled module held."""
+        return unpack_one(packed[0])
+
+    def _hold(self, weight: Any, bias: Any) -> None:
+        raise NotImplementedError
 
 
 class PackedModule(Repacking, WeightedQuantizedModule):

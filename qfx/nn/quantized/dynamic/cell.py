@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from qfx.errors import ConfigError
 from qfx.nn.errors import ModuleTypeError
-from qfx.nn.quantized.dynamic.packed import PackedPair, unpack_one
-from qfx.nn.quantized.module import empty, refuse
+from qfx.nn.quantized.dynamic.packed import PackedPair
+from qfx.nn.quantized.module import empty, refuse, unpack_one
 from qfx.nn.quantized.saved import Loading, Saved
 from qfx.nn.weights import DynamicWeights
 

@@ -11,7 +11,7 @@ from torch._jit_internal import is_scripting
 
 from qfx.kernels.packing import PackedSpec
 from qfx.nn.errors import WeightTypeError
-from qfx.nn.quantized.module import Repacking, blank_weight, made_empty
+from qfx.nn.quantized.module import Repacking, blank_weight, made_empty, unpack_one
 from qfx.nn.quantized.saved import Loading, Saved
 
 _ops = torch.ops.quantized
@@ -35,15 +35,6 @@ def pack_weight_bias(qweight: torch.Tensor, bias: torch.Tensor | None, dtype: to
         dtype: ``torch.qint8`` or ``torch.float16``.
     """
     return spec(qweight, bias, dtype).pack()
-
-
-def unpack_one(packed: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias of one linear layer: a pair of them as it is, or what one of torch's packed objects holds."""
-    if isinstance(packed, tuple):
-        return packed
-    # A packed object says what it is made from without being asked which engine made it.
-    (weight, bias), _ = packed.__getstate__()
-    return weight, bias
 
 
 def unpack_cell(param: Any) -> tuple[Weights, Biases, bool]:
@@ -88,6 +79,10 @@ class PackedPair(Repacking):
         self._weight_ih, self._weight_hh = (weight.detach() for weight in weights)
         self.bias_ih, self.bias_hh = (None if bias is None else bias.detach().clone() for bias in biases)
         self._repack()
+
+    def _unpacked(self, *packed: Any) -> tuple[Any, Any]:
+        weights, biases = zip(*map(unpack_one, packed), strict=True)
+        return weights, biases
 
     def _pack_both(self) -> tuple[Any, Any]:
         pairs = ((self._weight_ih, self.bias_ih), (self._weight_hh, self.bias_hh))
@@ -165,6 +160,14 @@ class PackedParameter(PackedPair, Saved):
         made.seven_bits = seven_bits
         made._hold(weights, biases)
         return made
+
+    def _adopt(self, state: dict[str, Any]) -> None:
+        weights, _, self.seven_bits = unpack_cell(state["param"])
+        self._choose_dtype(torch.qint8 if weights[0].is_quantized else torch.float16)
+        super()._adopt(state)
+
+    def _unpacked(self, *packed: Any) -> tuple[Any, Any]:
+        return unpack_cell(packed[0])[:2]
 
     def _repack(self) -> None:
         packed = self._pack_both()

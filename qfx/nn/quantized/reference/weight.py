@@ -207,6 +207,12 @@ class ReferenceQuantizedModule(QuickAttributes, torch.nn.Module):
             weight_axis_int=int(self.weight_axis),
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore; the original pickles what was asked for, and works out the rest in every call."""
+        super().__setstate__(state)
+        if "_quantized" not in state:
+            self._resolve(state.get("weight_quant_min"), state.get("weight_quant_max"))
+
     def hand_out_plain_integers(self) -> None:
         """Give the integers as a plain tensor from now on, as ``is_decomposed`` asks for; the numbers are the same."""
         self.__dict__.update(is_decomposed=True, _plain=True)

@@ -140,12 +140,23 @@ def code_range(dtype: torch.dtype, reduce_range: bool = False) -> tuple[int, int
     return found.reduced if reduce_range else found.codes
 
 
+def check_codes(quant_min: int, quant_max: int) -> None:
+    """Raise ConfigError unless ``quant_min .. quant_max`` includes zero and another number."""
+    if not quant_min <= 0 <= quant_max:
+        raise ConfigError(
+            f"Used-specified quantization range must include 0. The codes are {quant_min}..{quant_max}; "
+            "choose quant_min <= 0 <= quant_max"
+        )
+    if quant_min == quant_max:
+        raise ConfigError(
+            "qmin must be strictly less than qmax for user-specified quantization range. "
+            f"There is but one code, {quant_min}; choose quant_min < quant_max"
+        )
+
+
 def check_code_range(dtype: torch.dtype, quant_min: int, quant_max: int) -> None:
     """Raise ConfigError unless ``quant_min .. quant_max`` includes zero and has no more codes than ``dtype``."""
-    if not quant_min <= 0 <= quant_max:
-        raise ConfigError(f"codes {quant_min}..{quant_max} do not include 0; choose quant_min <= 0 <= quant_max")
-    if quant_min == quant_max:
-        raise ConfigError(f"codes {quant_min}..{quant_max} are a single code; choose quant_min < quant_max")
+    check_codes(quant_min, quant_max)
     if dtype in FACTS and quant_max - quant_min >= 2 ** bits(dtype):
         raise ConfigError(
             f"codes {quant_min}..{quant_max} are more than the {2 ** bits(dtype)} codes of {dtype}; "

@@ -48,9 +48,9 @@ def test_a_float_dtype_has_no_codes() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "reason"),
     [
-        (1, 10, "do not include 0"),
-        (-10, -1, "do not include 0"),
-        (0, 0, "a single code"),
+        (1, 10, "must include 0"),
+        (-10, -1, "must include 0"),
+        (0, 0, "strictly less than qmax"),
         (-128, 128, "more than the 256"),
     ],
 )

@@ -72,14 +72,18 @@ _BACKENDS = {
 }
 
 
-def check_backend(backend: str, version: int, versions: tuple[int, ...] = (0,)) -> None:
+def check_backend(
+    backend: str, version: int, versions: tuple[int, ...] = (0,), asked: str = "get_default_qconfig"
+) -> None:
     """Raise ConfigError unless there are defaults for this backend in this version."""
     if backend not in _BACKENDS:
-        known = ", ".join(map(repr, _BACKENDS))
-        raise ConfigError(f"backend {backend!r} is not supported: it has no default configuration; use one of {known}")
+        known = ", ".join(_BACKENDS)
+        raise ConfigError(
+            f"backend: {backend} not supported. backend must be one of {known}: others have no default configuration"
+        )
     if version not in versions:
         known = " or ".join(map(str, versions))
-        raise ConfigError(f"there is no version {version!r} of the defaults for {backend!r}; use version={known}")
+        raise ConfigError(f"Version number: {version} in {asked} is not supported. Version number must be {known}")
 
 
 def get_default_qconfig(backend: str = "x86", version: int = 0) -> QConfig:

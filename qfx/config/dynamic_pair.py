@@ -37,6 +37,7 @@ class QConfigDynamic(_Pair):
         if isinstance(weight, nn.Module):
             name = type(weight).__name__
             raise ConfigError(
-                f"QConfigDynamic got an observer instance as weight; give the class {name} or {name}.with_args(...)"
+                f"QConfigDynamic received observer instance, please pass observer class instead: {name} or "
+                f"{name}.with_args(...) as weight"
             )
         return super().__new__(cls, activation, weight)

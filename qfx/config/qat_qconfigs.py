@@ -98,7 +98,7 @@ def get_default_qat_qconfig(backend: str = "x86", version: int = 1) -> QConfig:
         >>> get_default_qat_qconfig("qnnpack").activation().quant_max
         255
     """
-    check_backend(backend, version, tuple(_KINDS))
+    check_backend(backend, version, tuple(_KINDS), "get_default_qat_qconfig")
     kind, per_channel, per_tensor = _KINDS[version]
     arguments, channels = _BACKENDS[backend]
     activation = kind.with_args(observer=MovingAverageMinMaxObserver, quant_min=0, quant_max=255, **arguments)

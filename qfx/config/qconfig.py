@@ -43,8 +43,8 @@ class QConfig(_Pair):
             if isinstance(given, nn.Module):
                 name = type(given).__name__
                 raise ConfigError(
-                    f"QConfig got an observer instance as {role}; observers are made one per place, so give the class "
-                    f"{name} or {name}.with_args(...)"
+                    "QConfig received observer instance, please pass observer class instead. Observers are made one "
+                    f"per place, so give {name} or {name}.with_args(...) as {role}"
                 )
         return super().__new__(cls, activation, weight)
 

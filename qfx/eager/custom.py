@@ -9,7 +9,7 @@ from torch import nn
 from qfx.nn import quantizable as nnqa
 from qfx.nn import quantized as nnq
 
-_DEFAULT: dict[str, dict[Any, Any]] = {
+_DEFAULT_CUSTOM_CONFIG_DICT: dict[str, dict[Any, Any]] = {
     "float_to_observed_custom_module_class": {
         nn.LSTM: nnqa.LSTM,
         nn.MultiheadAttention: nnqa.MultiheadAttention,
@@ -26,4 +26,4 @@ def get_default_custom_config_dict() -> dict[str, dict[Any, Any]]:
 
     A copy; the keys are ``float_to_observed_custom_module_class`` and ``observed_to_quantized_custom_module_class``.
     """
-    return {key: dict(table) for key, table in _DEFAULT.items()}
+    return {key: dict(table) for key, table in _DEFAULT_CUSTOM_CONFIG_DICT.items()}

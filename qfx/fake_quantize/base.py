@@ -76,6 +76,9 @@ def made_observer(observer: Any, quant_min: int | None, quant_max: int | None, a
     known = getattr(getattr(observer, "p", None), "keywords", {})
     dtype = arguments.get("dtype", known.get("dtype", torch.quint8))
     low, high = dtypes.code_range(dtype)
-    if quant_min < low or quant_max > high:
-        raise ConfigError(f"codes {quant_min}..{quant_max} are not all of {dtype}, which has {low}..{high}")
+    if quant_min > quant_max:
+        raise ConfigError(f"quant_min must be less than or equal to quant_max; got {quant_min} and {quant_max}")
+    for name, code in (("quant_min", quant_min), ("quant_max", quant_max)):
+        if not low <= code <= high:
+            raise ConfigError(f"{name} out of bound: {code} is no code of {dtype}, which has {low}..{high}")
     return observer(**arguments, quant_min=quant_min, quant_max=quant_max)

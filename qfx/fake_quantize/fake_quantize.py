@@ -148,7 +148,7 @@ class FixedQParamsFakeQuantize(FakeQuantize):
         super().__init__(observer=observer)
         if type(self.activation_post_process) is not FixedQParamsObserver:
             kind = type(self.activation_post_process).__name__
-            raise ConfigError(f"FixedQParamsFakeQuantize takes a FixedQParamsObserver, not a {kind}")
+            raise ConfigError(f"FixedQParamsFakeQuantize's observer must be a FixedQParamsObserver, not a {kind}")
         self._observer_ctr = observer
         self.scale.copy_(self.activation_post_process.scale)
         self.zero_point.copy_(self.activation_post_process.zero_point)

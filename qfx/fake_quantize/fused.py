@@ -55,7 +55,8 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         inner = self.activation_post_process
         if not isinstance(inner, MovingAverageMinMaxObserver | MovingAveragePerChannelMinMaxObserver):
             raise ConfigError(
-                f"the fused kernel has a moving average inside, so it takes a moving-average observer, not a "
+                "Fused observer+fake_quant module only works with MovingAverageMinMaxObserver or "
+                "MovingAveragePerChannelMinMaxObserver, whose moving average its kernel computes, not with "
                 f"{type(inner).__name__}; use FakeQuantize for it"
             )
         # The kernel reads its switches as int64.

@@ -64,9 +64,9 @@ class LearnableFakeQuantize(FakeQuantizeBase):
     ) -> None:
         super().__init__()
         if channel_len != -1 and channel_len < 1:
-            raise ConfigError(f"Channel size must be a positive integer, or -1 for one scale; got {channel_len}")
+            raise ConfigError(f"Channel size must be a positive integer. It is {channel_len}; use -1 for one scale")
         if quant_min >= quant_max:
-            raise ConfigError(f"quant_min must be strictly less than quant_max; got {quant_min} and {quant_max}")
+            raise ConfigError(f"quant_min must be strictly less than quant_max. They are {quant_min} and {quant_max}")
         inner = made_observer(observer, quant_min, quant_max, observer_kwargs)
         self.quant_min, self.quant_max = quant_min, quant_max
         self.use_grad_scaling = use_grad_scaling

@@ -34,7 +34,7 @@ def check_script(model: Any, caller: str) -> None:
     """
     if not isinstance(model, torch.jit.ScriptModule):
         raise ConfigError(
-            f"{caller}: input must be a script module, got: {type(model).__name__}; make one by torch.jit.script or "
+            f"input must be a script module, got: {type(model)}; make one for {caller} by torch.jit.script or "
             "torch.jit.trace, or use qfx.prepare_fx"
         )
     if not model._c._has_method("forward"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from qfx.config import QConfig
+from qfx.errors import ConfigError
 from qfx.jit.steps import convert_dynamic_jit, convert_jit, prepare_dynamic_jit, prepare_jit
 
 
@@ -30,9 +31,15 @@ def quantize_jit(
     Returns:
         A quantized script module.
 
+    Raises:
+        ConfigError: nothing to calibrate with.
+
     Example:
         >>> quantize_jit(script, {"": qfx.get_default_qconfig("x86")}, calibrate, [data])  # doctest: +SKIP
     """
+    for role, given in (("function", run_fn), ("dataset", run_args)):
+        if given is None:
+            raise ConfigError(f"Must provide calibration {role} for post training static quantization")
     prepared = prepare_jit(model, qconfig_dict, inplace)
     run_fn(prepared, *run_args)
     return convert_jit(prepared, True, debug)

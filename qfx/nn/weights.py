@@ -114,13 +114,13 @@ def observed_weight(
     else:
         kind = type_before_parametrizations(module)
         if kind not in accepted:
-            names = " or ".join(c.__name__ for c in accepted)
-            raise ModuleTypeError(f"{owner.__name__}.from_float only works for {names} but got: {kind.__name__}")
+            raise ModuleTypeError(_only(f"nnq.{owner.__name__}", accepted, kind))
         outer, module = module, module[0] if isinstance(module, torch.nn.Sequential) else module
         qconfig = getattr(module, "qconfig", None) or getattr(outer, "qconfig", None)
         if qconfig is None:
             raise ModuleTypeError(
-                f"{owner.__name__}.from_float got a {kind.__name__} without a qconfig; set one and prepare"
+                f"Input float module must have qconfig defined: {owner.__name__}.from_float got a {kind.__name__} "
+                "without one; set one and prepare"
             )
         observer = qconfig.weight()
         weight, bias = module.weight, module.bias
@@ -129,6 +129,11 @@ def observed_weight(
     if observer.dtype not in (torch.qint8, torch.int8):
         raise ConfigError(f"{owner.__name__} takes int8 weights; the weight observer has dtype {observer.dtype}")
     return module, quantize_weight(weight.detach().float(), observer), None if bias is None else bias.detach()
+
+
+def _only(owner: str, accepted: tuple[type[torch.nn.Module], ...], kind: type[torch.nn.Module]) -> str:
+    names = ", ".join(one.__name__ for one in accepted)
+    return f"{owner}.from_float only works for {names}{',' if len(accepted) > 1 else ''} but got: {kind.__name__}"
 
 
 class DynamicWeights:
@@ -151,12 +156,12 @@ class DynamicWeights:
     def __init__(self, owner: type[torch.nn.Module], module: Any, accepted: tuple[type[torch.nn.Module], ...]) -> None:
         kind = type_before_parametrizations(module)
         if kind not in accepted:
-            names = " or ".join(c.__name__ for c in accepted)
-            raise ModuleTypeError(f"{owner.__name__}.from_float only works for {names} but got: {kind.__name__}")
+            raise ModuleTypeError(_only(f"nn.quantized.dynamic.{owner.__name__}", accepted, kind))
         parts = [module, module[0]] if isinstance(module, torch.nn.Sequential) else [module]
         if not any(hasattr(part, "qconfig") for part in parts):
             raise ModuleTypeError(
-                f"{owner.__name__}.from_float got a {kind.__name__} without a qconfig; set one, or None for int8"
+                f"Input float module must have qconfig defined: {owner.__name__}.from_float got a {kind.__name__} "
+                "without one; set one, or None for int8"
             )
         given = [qconfig for part in parts if (qconfig := getattr(part, "qconfig", None)) is not None]
         self._make = given[0].weight if given and given[0].weight is not None else default_weight_observer

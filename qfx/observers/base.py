@@ -140,7 +140,8 @@ class UniformQuantizationObserverBase(ObserverBase):
             raise ConfigError(f"{qscheme} is not a scheme with evenly spaced levels; use e.g. torch.per_tensor_affine")
         if not (dtypes.is_integer(dtype) or dtype in dtypes.FLOAT8_DTYPES):
             raise ConfigError(
-                f"{type(self).__name__} cannot observe for {dtype}; use an integer dtype, e.g. torch.quint8"
+                f"Default Observer only works for integer dtypes and 8-bit floats, e.g. torch.quint8; "
+                f"{type(self).__name__} got {dtype}"
             )
         self.qscheme = qscheme
         self.reduce_range = reduce_range

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from qfx import dtypes
-from qfx.errors import UnsupportedConfigError
 from qfx.frames import warn
 from qfx.observers.base import UniformQuantizationObserverBase, middle_outside
 from qfx.observers.bins import block_extremes, count, count_large, in_storage_order, rebin
 from qfx.observers.l2_search import expected_errors, l2_range
-from qfx.observers.minmax import extremes
+from qfx.observers.minmax import extremes, refuse_dynamic, take_scheme
 from qfx.observers.statistics import HistogramStatistics
 from qfx.qparams import EPS
 
@@ -60,12 +59,8 @@ class HistogramObserver(UniformQuantizationObserverBase):
         is_dynamic: bool = False,
         **kwargs: Any,
     ) -> None:
-        if not dtypes.is_per_tensor(qscheme):
-            raise UnsupportedConfigError(f"HistogramObserver takes per-tensor schemes; got {qscheme}")
-        if is_dynamic:
-            raise UnsupportedConfigError(
-                "HistogramObserver gathers over batches and cannot be dynamic; use PlaceholderObserver"
-            )
+        take_scheme("HistogramObserver", qscheme, dtypes.PER_TENSOR)
+        refuse_dynamic("HistogramObserver", is_dynamic)
         if middle_outside(qscheme, dtype, reduce_range):
             warn(
                 f"the zero point of symmetric {dtype} is 128, and a reduced range ends at 127: every value above zero "
@@ -139,7 +134,37 @@ class HistogramObserver(UniformQuantizationObserverBase):
         low, high = self._non_linear_param_search()
         return self._calculate_qparams(low, high)
 
-    # The names the original has for its search, to be called or overridden.
+    # The names the original has for its steps, to be called or overridden.
+    @torch.jit.unused
+    def _upscale_histogram(
+        self, histogram: Tensor, orig_min: Tensor, orig_max: Tensor, update_min: Tensor, update_max: Tensor
+    ) -> Tensor:
+        """Counts of one range in the bins of another that contains it."""
+        low, high, new_low, new_high = map(float, (orig_min, orig_max, update_min, update_max))
+        return rebin(histogram, low, high, new_low, new_high, self.bins)
+
+    @torch.jit.unused
+    def _combine_histograms(
+        self,
+        orig_hist: Tensor,
+        orig_min: Tensor,
+        orig_max: Tensor,
+        update_hist: Tensor,
+        update_min: Tensor,
+        update_max: Tensor,
+    ) -> Tensor:
+        """Both counts in the bins of the range that contains both."""
+        whole = torch.minimum(orig_min, update_min), torch.maximum(orig_max, update_max)
+        return self._upscale_histogram(orig_hist, orig_min, orig_max, *whole) + self._upscale_histogram(
+            update_hist, update_min, update_max, *whole
+        )
+
+    @torch.jit.unused
+    def reset_histogram(self, x: Tensor, min_val: Tensor, max_val: Tensor) -> None:
+        """Forget the counts, and count ``x`` in the bins of a range that contains it."""
+        self.reset_min_max_vals()
+        self._count(x, min_val, max_val, float(min_val), float(max_val))
+
     def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
         return l2_range(self.histogram, self.min_val, self.max_val, self.dst_nbins)
 

@@ -12,22 +12,26 @@ from qfx.observers.statistics import MinMaxStatistics, MovingAverageStatistics, 
 from qfx.qparams import EPS
 
 
-def _take_scheme(name: str, qscheme: torch.qscheme, allowed: tuple[torch.qscheme, ...]) -> None:
+def take_scheme(name: str, qscheme: torch.qscheme, allowed: tuple[torch.qscheme, ...]) -> None:
+    """Raise UnsupportedConfigError unless the observer of this name has the scheme."""
     if qscheme not in allowed:
-        raise UnsupportedConfigError(f"{name} takes the schemes {', '.join(map(str, allowed))}; got {qscheme}")
+        names = " and ".join(map(str, reversed(allowed)))
+        raise UnsupportedConfigError(f"{name}'s qscheme only support {names}; got {qscheme}")
 
 
-def _refuse_dynamic(name: str, is_dynamic: bool) -> None:
+def refuse_dynamic(name: str, is_dynamic: bool) -> None:
+    """Raise UnsupportedConfigError where a scale is to be chosen anew for each input."""
     if is_dynamic:
         raise UnsupportedConfigError(
-            f"{name} gathers over batches and cannot be dynamic; use PlaceholderObserver(is_dynamic=True)"
+            f"{name} doesn't support dynamic quantization, as it gathers over batches; "
+            "use PlaceholderObserver(is_dynamic=True)"
         )
 
 
 def _refuse_reduced(qscheme: torch.qscheme, dtype: torch.dtype, reduce_range: bool) -> None:
     if middle_outside(qscheme, dtype, reduce_range):
         raise UnsupportedConfigError(
-            f"a symmetric scheme cannot reduce the range of {dtype}; use torch.qint8 or an affine scheme"
+            f"Cannot reduce range for symmetric quantization to {dtype}; use torch.qint8 or an affine scheme"
         )
 
 
@@ -93,7 +97,7 @@ class MinMaxObserver(UniformQuantizationObserverBase):
         is_dynamic: bool = False,
         **kwargs: Any,
     ) -> None:
-        _take_scheme(type(self).__name__, qscheme, dtypes.PER_TENSOR)
+        take_scheme(type(self).__name__, qscheme, dtypes.PER_TENSOR)
         _refuse_reduced(qscheme, dtype, reduce_range)
         super().__init__(
             dtype=dtype,
@@ -177,7 +181,8 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
     ) -> None:
         if is_dynamic and averaging_constant != 1:
             raise UnsupportedConfigError(
-                f"a dynamic moving average needs averaging_constant=1, got {averaging_constant}"
+                "MovingAverageMinMaxObserver doesn't support dynamic quantization for averaging constant of "
+                f"{averaging_constant}; use 1"
             )
         super().__init__(
             dtype=dtype,
@@ -237,8 +242,8 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
         is_dynamic: bool = False,
         **kwargs: Any,
     ) -> None:
-        _take_scheme(type(self).__name__, qscheme, dtypes.PER_CHANNEL)
-        _refuse_dynamic(type(self).__name__, is_dynamic)
+        take_scheme(type(self).__name__, qscheme, dtypes.PER_CHANNEL)
+        refuse_dynamic(type(self).__name__, is_dynamic)
         _refuse_reduced(qscheme, dtype, reduce_range)
         super().__init__(
             dtype=dtype,

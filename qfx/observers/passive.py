@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._jit_internal import is_scripting
 
 from qfx.errors import ConfigError, ObservationError
 from qfx.frames import warn
@@ -91,7 +92,13 @@ class _NoQParams(ObserverBase):
         Raises:
             ObservationError: always; this observer saw no range.
         """
-        raise ObservationError("this observer gathers no range, so it has no scale; use e.g. MinMaxObserver")
+        if is_scripting():
+            raise RuntimeError("calculate_qparams should not be called for an observer that gathers no range")
+        else:
+            raise ObservationError(
+                f"calculate_qparams should not be called for {type(self).__name__}, which gathers no range; "
+                "use e.g. MinMaxObserver"
+            )
 
 
 class PlaceholderObserver(_NoQParams):

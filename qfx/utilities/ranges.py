@@ -50,10 +50,7 @@ def validate_qmin_qmax(quant_min: int, quant_max: int) -> None:
     Raises:
         ConfigError: it does not include 0, or has no more than one code.
     """
-    if not quant_min <= 0 <= quant_max:
-        raise ConfigError(f"codes {quant_min}..{quant_max} do not include 0; choose quant_min <= 0 <= quant_max")
-    if quant_min >= quant_max:
-        raise ConfigError(f"codes {quant_min}..{quant_max} are a single code; choose quant_min < quant_max")
+    dtypes.check_codes(quant_min, quant_max)
 
 
 def calculate_qmin_qmax(

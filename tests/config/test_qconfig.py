@@ -28,7 +28,7 @@ from qfx.observers import (
 @pytest.mark.parametrize("role", ["activation", "weight"])
 def test_an_observer_instead_of_a_factory_is_refused(role: str) -> None:
     given = {"activation": MinMaxObserver, "weight": MinMaxObserver} | {role: MinMaxObserver()}
-    with pytest.raises(ConfigError, match=f"observer instance as {role}.*MinMaxObserver.with_args"):
+    with pytest.raises(ConfigError, match=rf"received observer instance, .*with_args\(\.\.\.\) as {role}"):
         QConfig(**given)
 
 
@@ -110,13 +110,13 @@ def test_default_is_x86() -> None:
 
 
 def test_an_unknown_backend_or_version_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"backend 'tpu' is not supported.*'fbgemm', 'x86', 'qnnpack', 'onednn'"):
+    with pytest.raises(ConfigError, match=r"tpu not supported\. backend must be one of fbgemm, x86, qnnpack, onednn"):
         config.get_default_qconfig("tpu")
-    with pytest.raises(ConfigError, match=r"no version 1 .* use version=0"):
+    with pytest.raises(ConfigError, match=r"1 in get_default_qconfig is not supported\. Version number must be 0"):
         config.get_default_qconfig("x86", 1)
-    with pytest.raises(ConfigError, match="backend 'tpu'"):
+    with pytest.raises(ConfigError, match="backend: tpu"):
         config.get_default_qconfig_mapping("tpu")
-    with pytest.raises(ConfigError, match="no version 7"):
+    with pytest.raises(ConfigError, match="Version number: 7"):
         config.get_default_qconfig_mapping("x86", 7)
 
 
@@ -193,7 +193,7 @@ def test_configurations_for_training_make_fake_quantize_modules(backend: str) ->
         for made in (qconfig.activation(), qconfig.weight()):
             assert isinstance(made, FakeQuantizeBase)
             assert isinstance(made, FusedMovingAvgObsFakeQuantize) == (version == 1)
-    with pytest.raises(ConfigError, match="there is no version 2"):
+    with pytest.raises(ConfigError, match=r"2 in get_default_qat_qconfig is not supported\. .* be 0 or 1"):
         config.get_default_qat_qconfig(backend, 2)
-    with pytest.raises(ConfigError, match="backend 'tpu' is not supported"):
+    with pytest.raises(ConfigError, match="backend: tpu not supported"):
         config.get_default_qat_qconfig_mapping("tpu")

@@ -205,7 +205,7 @@ def test_what_does_not_go_together() -> None:
         qfx.fuse_modules(model, [["0", "2"], "1"])
     mixed = copy.deepcopy(model)
     mixed[2].train()
-    with pytest.raises(AssertionError, match="all must be in the same mode"):
+    with pytest.raises(AssertionError, match="both must be in the same mode"):
         qfx.fuse_modules(mixed, ["0", "2"])
 
 

@@ -78,7 +78,7 @@ def test_fixed_parameters_never_move() -> None:
     fake(torch.randn(100) * 50)
     assert (float(fake.scale), int(fake.zero_point)) == (1 / 128, 128)
     assert [float(v) for v in fake.calculate_qparams()] == [1 / 128, 128]
-    with pytest.raises(ConfigError, match="takes a FixedQParamsObserver, not a MinMaxObserver"):
+    with pytest.raises(ConfigError, match="observer must be a FixedQParamsObserver, not a MinMaxObserver"):
         qfx.FixedQParamsFakeQuantize(qfx.MinMaxObserver)
 
 
@@ -96,7 +96,7 @@ def test_codes_that_do_not_fit_are_refused(how: dict[str, object], reason: str) 
 
 
 def test_the_fused_kernel_takes_a_moving_average_only() -> None:
-    with pytest.raises(ConfigError, match="takes a moving-average observer, not a HistogramObserver"):
+    with pytest.raises(ConfigError, match=r"only works with MovingAverage.*, not with HistogramObserver"):
         qfx.FusedMovingAvgObsFakeQuantize(observer=qfx.HistogramObserver)
 
 

@@ -66,7 +66,7 @@ def test_what_it_has_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({"channel_len": 0}, "Channel size must be a positive integer"),
         ({"quant_min": 5, "quant_max": 3}, "strictly less"),
-        ({"quant_max": 300}, "are not all of torch.quint8"),
+        ({"quant_max": 300}, "quant_max out of bound: 300 is no code of torch.quint8"),
     ],
 )
 def test_what_cannot_be_is_refused(told: dict[str, Any], reason: str) -> None:

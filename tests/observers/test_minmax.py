@@ -258,19 +258,25 @@ def test_qparams_say_it_all_at_once() -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: MinMaxObserver(qscheme=torch.per_channel_affine), "takes the schemes torch.per_tensor_affine"),
-        (lambda: PerChannelMinMaxObserver(qscheme=torch.per_tensor_affine), "takes the schemes torch.per_channel"),
-        (lambda: HistogramObserver(qscheme=torch.per_channel_affine), "per-tensor schemes"),
-        (lambda: MinMaxObserver(dtype=torch.float16), "cannot observe for torch.float16"),
+        (
+            lambda: MinMaxObserver(qscheme=torch.per_channel_affine),
+            "only support torch.per_tensor_symmetric and",
+        ),
+        (
+            lambda: PerChannelMinMaxObserver(qscheme=torch.per_tensor_affine),
+            "only support torch.per_channel",
+        ),
+        (lambda: HistogramObserver(qscheme=torch.per_channel_affine), "HistogramObserver's qscheme only support"),
+        (lambda: MinMaxObserver(dtype=torch.float16), "only works for integer dtypes .* got torch.float16"),
         (lambda: HistogramObserver(dtype=torch.float8_e4m3fn), "float8_e4m3fn does not stand for integer codes"),
-        (lambda: MinMaxObserver(quant_min=1, quant_max=9), "do not include 0"),
+        (lambda: MinMaxObserver(quant_min=1, quant_max=9), "must include 0. The codes are 1..9"),
         (lambda: MinMaxObserver(dtype=torch.qint8, quant_min=-200, quant_max=100), "more than the 256 codes"),
-        (lambda: PerChannelMinMaxObserver(is_dynamic=True), "cannot be dynamic"),
-        (lambda: HistogramObserver(is_dynamic=True), "cannot be dynamic"),
-        (lambda: MovingAverageMinMaxObserver(is_dynamic=True), "averaging_constant=1"),
+        (lambda: PerChannelMinMaxObserver(is_dynamic=True), "doesn't support dynamic quantization, as it gathers"),
+        (lambda: HistogramObserver(is_dynamic=True), "doesn't support dynamic quantization, as it gathers"),
+        (lambda: MovingAverageMinMaxObserver(is_dynamic=True), "for averaging constant of 0.01; use 1"),
         (
             lambda: MinMaxObserver(qscheme=torch.per_tensor_symmetric, reduce_range=True),
-            "cannot reduce the range of torch.quint8",
+            "Cannot reduce range for symmetric quantization to torch.quint8",
         ),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from qfx.eager import propagate_qconfig_
+from qfx.eager.custom import _DEFAULT_CUSTOM_CONFIG_DICT as _DEFAULT_CUSTOM_CONFIG_DICT
 
 
 def _propagate_qconfig_helper(

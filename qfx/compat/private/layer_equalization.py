@@ -23,6 +23,10 @@ _supported_intrinsic_types = {intrinsic.ConvReLU1d, intrinsic.ConvReLU2d, intrin
 _all_supported_types = _supported_types | _supported_intrinsic_types
 
 
+class WrongPairError(ConfigError, TypeError):
+    """Two things that are no neighbouring layers; the original raises ``TypeError``."""
+
+
 # -- weights and biases --------------------------------------------------------------------------------------------
 def _layer(module: Any) -> Any:
     return module[0] if type(module) in _supported_intrinsic_types else module
@@ -84,7 +88,8 @@ def cross_layer_equalization(module1: nn.Module, module2: nn.Module, output_axis
         module2: reads them, along `input_axis` of its weight.
 
     Raises:
-        ConfigError: a layer of another class, or numbers of channels that differ.
+        ConfigError: a layer of another class.
+        WrongPairError: numbers of channels that differ.
     """
     for module in (module1, module2):
         if type(module) not in _all_supported_types:
@@ -94,9 +99,9 @@ def cross_layer_equalization(module1: nn.Module, module2: nn.Module, output_axis
             )
     before, after = get_module_weight(module1).detach(), get_module_weight(module2).detach()
     if before.shape[output_axis] != after.shape[input_axis]:
-        raise ConfigError(
-            f"the first layer has {before.shape[output_axis]} channels and the second reads {after.shape[input_axis]}; "
-            "the number of output channels of the one must be that of input channels of the other"
+        raise WrongPairError(
+            "Number of output channels of first arg do not match the number of input channels of second arg: "
+            f"{before.shape[output_axis]} and {after.shape[input_axis]}"
         )
     factors = (channel_range(after, input_axis) / channel_range(before, output_axis)).sqrt()
     factors = torch.where(torch.isfinite(factors) & (factors > 0), factors, 1.0)  # a channel of one value stays
@@ -121,8 +126,15 @@ def get_name_by_module(model: nn.Module, module: nn.Module) -> str:
 
 
 def process_paired_modules_list_to_name(model: nn.Module, paired_modules_list: Any) -> Any:
-    """The same lists with paths in place of modules; changed in place."""
+    """The same lists with paths in place of modules; changed in place.
+
+    Raises:
+        WrongPairError: something that is neither.
+    """
     for group in paired_modules_list:
+        for each in group:
+            if not isinstance(each, str | nn.Module):
+                raise WrongPairError(f"item must be a nn.Module or a string; got {each!r}")
         group[:] = [each if isinstance(each, str) else get_name_by_module(model, each) for each in group]
     return paired_modules_list
 

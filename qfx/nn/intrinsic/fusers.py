@@ -41,10 +41,10 @@ def fuse_conv_bn(is_qat: bool, conv: Any, bn: Any) -> Any:
         >>> type(fuse_conv_bn(False, nn.Conv2d(3, 8, 1).eval(), nn.BatchNorm2d(8).eval())).__name__
         'Conv2d'
     """
-    _check_modes("Conv and BN", conv, bn)
+    _check_modes("Conv and BN both", conv, bn)
     if not is_qat:
         return _folded(conv, bn)
-    _check_trainable(bn, conv.out_channels)
+    _check_trainable(conv, bn)
     return _contained(_CONV_BN, "train", conv, bn)
 
 
@@ -53,20 +53,21 @@ def fuse_conv_bn_relu(is_qat: bool, conv: Any, bn: Any, relu: Any) -> Any:
 
     Without ``is_qat`` the batch norm is folded into a copy of the convolution first.
     """
-    _check_modes("Conv, BN and ReLU", conv, bn, relu)
+    _check_modes("Conv and BN both", conv, bn)
+    _check_modes("Conv, BN and ReLU all", conv, bn, relu)
     if not is_qat:
         _container(_CONV_RELU, "eval", conv, bn, relu)
         return _contained(_CONV_RELU, "eval", _folded(conv, bn), relu)
-    _check_trainable(bn, conv.out_channels)
+    _check_trainable(conv, bn)
     return _contained(_CONV_BN_RELU, "train", conv, bn, relu)
 
 
 def fuse_linear_bn(is_qat: bool, linear: Any, bn: Any) -> Any:
     """Fuse a linear layer and its ``nn.BatchNorm1d``; see :func:`fuse_conv_bn`."""
-    _check_modes("Linear and BN", linear, bn)
+    _check_modes("Linear and BN both", linear, bn)
     if not is_qat:
         return _folded(linear, bn)
-    _check_trainable(bn, linear.out_features)
+    _check_trainable(linear, bn)
     return nni.LinearBn1d(linear, bn)
 
 
@@ -77,7 +78,7 @@ def fuse_convtranspose_bn(is_qat: bool, convt: Any, bn: Any) -> Any:
         ModuleStateError: another mode.
         FusionError: ``is_qat``: there is no such module for training.
     """
-    _check_modes("ConvTranspose and BN", convt, bn)
+    _check_modes("ConvTranspose and BN both", convt, bn)
     if is_qat:
         raise FusionError("Fusing ConvTranspose+BatchNorm not yet supported in QAT; leave the two apart in training")
     return _folded(convt, bn)
@@ -90,7 +91,7 @@ def fuse_linear_bn_leaky_relu(is_qat: bool, linear: Any, bn: Any, leaky_relu: An
         ModuleStateError: they are in different modes, or in training mode.
         FusionError: ``is_qat``, or another layer than ``nn.Linear``: there is no container.
     """
-    _check_modes("Linear, BN and LeakyReLU", linear, bn, leaky_relu)
+    _check_modes("Linear, BN and LeakyReLU all", linear, bn, leaky_relu)
     if is_qat or type(linear) is not nn.Linear:
         raise FusionError(f"Cannot fuse {'train' if is_qat else 'eval'} modules: {(linear, bn, leaky_relu)}")
     return nni.LinearLeakyReLU(_folded(linear, bn), leaky_relu)
@@ -128,13 +129,16 @@ def pair(container: Any) -> Callable[..., Any]:
 
 def _check_modes(names: str, *modules: Any) -> None:
     if len({module.training for module in modules}) > 1:
-        raise ModuleStateError(f"{names} all must be in the same mode (train or eval).")
+        raise ModuleStateError(f"{names} must be in the same mode (train or eval).")
 
 
-def _check_trainable(bn: Any, channels: int) -> None:
-    name = type(bn).__name__
+def _check_trainable(weighted: Any, bn: Any) -> None:
+    layer, name = type(weighted).__name__, type(bn).__name__
+    channels = weighted.out_features if isinstance(weighted, nn.Linear) else weighted.out_channels
     if bn.num_features != channels:
-        raise ModuleStateError(f"Output channels must match num_features of {name}: {channels} and {bn.num_features}")
+        raise ModuleStateError(
+            f"Output channel of {layer} must match num_features of {name}: {channels} and {bn.num_features}"
+        )
     if not bn.affine:
         raise ModuleStateError(f"Only support fusing {name} with affine set to True")
     if not bn.track_running_stats:

@@ -64,7 +64,9 @@ class _ConvBase(PackedModule, SavedScale):
             raise InputError(f"out_channels must be divisible by groups, got {out_channels} and {groups}")
         if padding_mode not in self._PADDING_MODES:
             said = (
-                f"{type(self).__name__} does not support reflection padding"
+                f'Only "zeros" padding mode is supported for {type(self).__name__}'
+                if transposed
+                else f"{type(self).__name__} does not support reflection padding"
                 if padding_mode == "reflect"
                 else f"'padding_mode' {padding_mode} is not supported by quantized convolution"
             )

@@ -23,6 +23,7 @@ class _Converted(nn.Module):
     """Mixin before a quantizable class: the same structure with integer parts."""
 
     _FLOAT_MODULE: Any = None
+    _SHORT = ""
 
     def _quantize_parts(self) -> None:
         """Put blank integer parts where the float ones are, for a state dict to fill."""
@@ -44,7 +45,7 @@ class _Converted(nn.Module):
     def from_float(cls, *args: Any, **kwargs: Any) -> Any:
         """Not for use: prepare a float module with the quantizable class, and convert what it becomes."""
         raise UnsupportedError(
-            f"quantized.{cls.__name__} is made from an observed module; prepare the float one with "
+            f"It looks like you are trying to convert a non-observed {cls._SHORT} module. Prepare the float one with "
             f"qfx.nn.quantizable.{cls.__name__}.from_float, calibrate it, and use from_observed"
         )
 
@@ -74,6 +75,7 @@ class LSTM(_Converted, quantizable.LSTM):
     """
 
     _FLOAT_MODULE = quantizable.LSTM
+    _SHORT = "LSTM"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,6 +93,7 @@ class MultiheadAttention(_Converted, quantizable.MultiheadAttention):
     """
 
     _FLOAT_MODULE = quantizable.MultiheadAttention
+    _SHORT = "MHA"
     _BIASES = ("bias_k", "bias_v")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

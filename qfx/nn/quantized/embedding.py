@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from qfx.errors import ConfigError
 from qfx.kernels.plain import put_together, take_apart
-from qfx.nn.errors import InputError, ModuleTypeError
+from qfx.nn.errors import InputError, ModuleTypeError, UnsupportedError
 from qfx.nn.quantized.saved import Loading, Saved
 from qfx.nn.weights import quantize_weight
+from qfx.observers import default_float_qparams_observer
 
 _DTYPES = (torch.quint8, torch.quint4x2)
 
@@ -33,7 +34,7 @@ class EmbeddingPackedParams(Saved):
         dtype: ``torch.quint8`` or ``torch.quint4x2``.
 
     Raises:
-        ConfigError: another dtype.
+        UnsupportedError: another dtype.
     """
 
     __constants__ = ["dtype"]  # noqa: RUF012
@@ -42,7 +43,7 @@ class EmbeddingPackedParams(Saved):
     def __init__(self, num_embeddings: int, embedding_dim: int, dtype: torch.dtype = torch.quint8) -> None:
         super().__init__()
         if dtype not in _DTYPES:
-            raise ConfigError(
+            raise UnsupportedError(
                 f"Unsupported dtype on quantized embedding! Supports quint8 and quint4x2. Got dtype: {dtype}"
             )
         self.dtype = dtype
@@ -176,14 +177,16 @@ class Embedding(nn.Module):
         else:
             if type(mod) is not cls._FLOAT_MODULE:
                 raise ModuleTypeError(
-                    f"{cls.__name__}.from_float only works for {cls._FLOAT_MODULE.__name__} "
+                    f"nnq.{cls.__name__}.from_float only works for {cls._FLOAT_MODULE.__name__} "
                     f"but got: {type(mod).__name__}"
                 )
-            if getattr(mod, "qconfig", None) is None or mod.qconfig.weight is None:
+            if not hasattr(mod, "qconfig"):
                 raise ModuleTypeError(
-                    f"{cls.__name__}.from_float needs a qconfig with a weight observer on the {type(mod).__name__}"
+                    f"{cls.__name__} input float module must have qconfig defined; set "
+                    "float_qparams_weight_only_qconfig, or None for it"
                 )
-            observer = mod.qconfig.weight()
+            given = mod.qconfig is not None and mod.qconfig.weight is not None
+            observer = mod.qconfig.weight() if given else default_float_qparams_observer()
         if observer.qscheme != torch.per_channel_affine_float_qparams or observer.dtype not in _DTYPES:
             raise ModuleTypeError(
                 f"{cls.__name__} needs a weight observer of torch.quint8 or torch.quint4x2 and "
@@ -196,7 +199,7 @@ class Embedding(nn.Module):
 
     @classmethod
     def from_float(cls, mod: Any, use_precomputed_fake_quant: bool = False) -> Any:
-        """Quantize an ``nn.Embedding`` with a qconfig of float qparams, or its QAT form.
+        """Quantize an ``nn.Embedding`` with a qconfig of float qparams (None for 8 bits), or its QAT form.
 
         Raises:
             ModuleTypeError: another class, or a weight observer for something else.

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qfx.errors import ConfigError
 from qfx.frames import warn
 from qfx.kernels import codes
 from qfx.kernels.packing import PackedSpec, pack_linear
@@ -48,7 +49,8 @@ __all__ = [
 def _quantized(name: str, x: Tensor) -> Tensor:
     if not x.is_quantized:
         raise InputError(
-            f"Input to 'quantized.{name}' must be quantized! It is {x.dtype}; use torch.nn.functional.{name} for floats"
+            f"Input to 'quantized.{name}' must be quantized! It is {x.dtype}; "
+            f"use torch.nn.{'' if '.' in name else 'functional.'}{name} for floats"
         )
     return x
 
@@ -195,12 +197,12 @@ def avg_pool3d(
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """``torch.nn.functional.adaptive_avg_pool2d`` of a quantized tensor."""
-    return F.adaptive_avg_pool2d(_quantized("adaptive_avg_pool2d", input), output_size)
+    return F.adaptive_avg_pool2d(_quantized("functional.adaptive_avg_pool2d", input), output_size)
 
 
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """``torch.nn.functional.adaptive_avg_pool3d`` of a quantized tensor."""
-    return F.adaptive_avg_pool3d(_quantized("adaptive_avg_pool3d", input), output_size)
+    return F.adaptive_avg_pool3d(_quantized("functional.adaptive_avg_pool3d", input), output_size)
 
 
 def _max_pool(
@@ -300,12 +302,12 @@ def leaky_relu(
     """``torch.nn.functional.leaky_relu``, to the given output scale and zero point or those of the input.
 
     Raises:
-        InputError: in place and to another scale at once.
+        ConfigError: in place and to another scale at once.
     """
     if scale is None or zero_point is None:
         return F.leaky_relu(_quantized("leaky_relu", input), negative_slope, inplace)
     if inplace:
-        raise InputError("Cannot rescale with `inplace`; leave out scale and zero_point, or inplace")
+        raise ConfigError("Cannot rescale with `inplace`; leave out scale and zero_point, or inplace")
     return torch.ops.quantized.leaky_relu(input, negative_slope, False, scale, zero_point)  # type: ignore[no-any-return]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._jit_internal import is_scripting
 
 from qfx.errors import QfxError
 from qfx.nn.errors import ModuleTypeError
@@ -24,10 +25,13 @@ class CalledDirectlyError(QfxError, RuntimeError):
 class _Functional(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Not for use: call ``add``, ``mul`` or another method instead."""
-        raise CalledDirectlyError(
-            "a functional module is not intended to use the 'forward'. "
-            "Please use the underlying operation, such as .add(x, y)"
-        )
+        if is_scripting():
+            raise RuntimeError("FloatFunctional is not intended to use the 'forward'")
+        else:
+            raise CalledDirectlyError(
+                f"{type(self).__name__} is not intended to use the 'forward'. "
+                "Please use the underlying operation, such as .add(x, y)"
+            )
 
 
 class _FloatOps(_Functional):

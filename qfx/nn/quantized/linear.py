@@ -41,7 +41,7 @@ class LinearPackedParams(PackedModule, Saved):
         super().__init__()
         if dtype not in (torch.qint8, torch.float16):
             raise WeightTypeError(
-                f"Unsupported dtype {dtype}: a quantized linear layer stores torch.qint8 or torch.float16"
+                f"Unsupported dtype specified for quantized Linear! It stores torch.qint8 or torch.float16, not {dtype}"
             )
         self.dtype = dtype
         self._choose_engine(engine)

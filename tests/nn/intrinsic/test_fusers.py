@@ -78,7 +78,7 @@ def test_two_modules_side_by_side() -> None:
 @pytest.mark.parametrize(
     ("modules", "error", "reason"),
     [
-        ((nn.Conv2d(1, 1, 1).eval(), nn.BatchNorm2d(1)), ModuleStateError, "Conv and BN all must be in the same mode"),
+        ((nn.Conv2d(1, 1, 1).eval(), nn.BatchNorm2d(1)), ModuleStateError, "Conv and BN both must be in the same mode"),
         ((nn.Conv2d(1, 2, 1), nn.BatchNorm2d(1)), ModuleStateError, "num_features of BatchNorm2d: 2 and 1"),
         ((nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, affine=False)), ModuleStateError, "affine set to True"),
         (

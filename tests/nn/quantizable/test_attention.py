@@ -149,7 +149,7 @@ def test_inputs_that_do_not_fit_are_refused(change, message):
         ),
         (lambda: quantizable.MultiheadAttention.from_float(nn.MultiheadAttention(8, 2)), "without a qconfig"),
         (lambda: quantizable.MultiheadAttention.from_observed(None), "is an observed module already"),
-        (lambda: quantized.MultiheadAttention.from_float(None), "made from an observed module"),
+        (lambda: quantized.MultiheadAttention.from_float(None), "convert a non-observed MHA module"),
         (
             lambda: quantized.MultiheadAttention.from_observed(nn.Linear(1, 1)),
             "expects a quantizable.MultiheadAttention",

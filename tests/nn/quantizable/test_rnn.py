@@ -137,7 +137,11 @@ def test_a_module_in_training_is_prepared_for_training(monkeypatch):
         (lambda: quantizable._LSTMLayer.from_float(nn.LSTM(4, 5)), ModuleTypeError, "needs a qconfig"),
         (lambda: quantizable.LSTM.from_float(float_lstm(proj_size=2)), ModuleTypeError, r"no projection \(proj_size=2"),
         (lambda: quantizable.LSTM.from_observed(None), NotImplementedError, "convert it with qfx.nn.quantized.LSTM"),
-        (lambda: quantized.LSTM.from_float(float_lstm()), UnsupportedError, "made from an observed module; prepare"),
+        (
+            lambda: quantized.LSTM.from_float(float_lstm()),
+            UnsupportedError,
+            r"a non-observed LSTM module\. Prepare",
+        ),
         (lambda: quantized.LSTM.from_observed(nn.LSTM(4, 5)), AssertionError, "expects a quantizable.LSTM, got LSTM"),
         (lambda: quantizable.LSTM(4, 5, dropout=True), ConfigError, r"number in range \[0, 1\]"),
         (lambda: quantizable.LSTMCell.from_float(nn.GRUCell(4, 5)), AssertionError, "expects a LSTMCell, got GRUCell"),

@@ -184,9 +184,14 @@ def test_from_reference(cls, qparams):
             nnqd.Linear,
             lambda: nn.Conv1d(1, 1, 1),
             ModuleTypeError,
-            "Linear.from_float only works for Linear or .*Conv1d",
+            "nn.quantized.dynamic.Linear.from_float only works for Linear, .*, but got: Conv1d",
         ),
-        (nnqd.Linear, lambda: nn.Linear(4, 8), ModuleTypeError, "a Linear without a qconfig; set one, or None"),
+        (
+            nnqd.Linear,
+            lambda: nn.Linear(4, 8),
+            ModuleTypeError,
+            "a Linear without one; set one, or None",
+        ),
         # The relu would be lost.
         (
             nnqd.Linear,

@@ -199,8 +199,8 @@ def test_the_base_class_makes_either(name):
     ("cls", "module", "message"),
     [
         (nnqd.LSTM, lambda: float_module("GRU"), "LSTM.from_float only works for LSTM but got: GRU"),
-        (nnqd.RNNBase, lambda: nn.RNN(4, 5), "only works for LSTM or GRU but got: RNN"),
-        (nnqd.GRU, lambda: nn.GRU(4, 5), "a GRU without a qconfig"),
+        (nnqd.RNNBase, lambda: nn.RNN(4, 5), "only works for LSTM, GRU, but got: RNN"),
+        (nnqd.GRU, lambda: nn.GRU(4, 5), "qconfig defined: .* a GRU without one"),
         (nnqd.LSTM, lambda: float_module("LSTM", bias=False), "no kernel runs an LSTM without biases"),
         (nnqd.LSTM, lambda: float_module("LSTM", proj_size=2), "no kernel runs an LSTM with proj_size=2"),
     ],

@@ -13,7 +13,7 @@ from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
 from qfx.errors import CaptureError, ConfigError, ModelStateError
-from qfx.frames import is_between, user_place
+from qfx.frames import is_between, user_place, warn
 from qfx.graph.absent import absent
 from qfx.graph.copying import copied, copied_tables
 from qfx.graph.hooks import hooks_of, share_hooks
@@ -22,7 +22,7 @@ from qfx.graph.provenance import LINE_KEY, stamp
 from qfx.graph.quick_tracer import QuickTracer
 from qfx.graph.ranks import note_ranks
 from qfx.graph.training import shown as shown_calls
-from qfx.graph.training import training_calls, training_modules
+from qfx.graph.training import stop_dropping, training_calls, training_modules
 from qfx.graph.view import GraphView
 from qfx.graph.walk import modules_in, tensors_in
 
@@ -229,10 +229,24 @@ def refuse_training(model: nn.Module, skipped_names: Iterable[str] = (), skipped
 def refuse_training_calls(gm: GraphModule) -> None:
     """Raise if a function would still normalize by the batch or drop values.
 
+    ``F.dropout(x)`` drops in a model that was told not to train, as its default says so: that is switched off, with a
+    warning.
+
     Raises:
         ModelStateError: names up to three such calls.
     """
-    found = list(training_calls(GraphView(gm)))
+    view = GraphView(gm)
+    found = list(training_calls(view))
+    if not gm.training:
+        dropping = [node for node in found if stop_dropping(view, node)]
+        if dropping:
+            gm.recompile()
+            warn(
+                f"{shown_calls(dropping)} would drop values in evaluation mode, too, called with training=True (the "
+                "default of F.dropout); a quantized model infers, so this is switched off. Pass "
+                f"training=self.training. {_KEEP}"
+            )
+        found = [node for node in found if node not in dropping]
     if found:
         raise ModelStateError(
             f"{shown_calls(found)} would still use batch statistics or drop values: called with training=True (the "

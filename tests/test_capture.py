@@ -146,6 +146,24 @@ def test_a_call_that_computes_the_same_in_both_modes_is_taken(
     assert capture(Calls(function)) is not None
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: F.dropout(x),
+        lambda m, x: F.dropout(x, 0.5, True),
+        lambda m, x: F.dropout2d(input=x, p=0.5),
+        lambda m, x: F.dropout(x, 0.5, True, False),
+    ],
+)
+def test_dropout_that_says_it_trains_in_evaluation_is_switched_off(
+    function: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+) -> None:
+    x = torch.ones(1, 4, 4, 4)
+    with pytest.warns(UserWarning, match=r"test_capture.py:\d+\) would drop values in evaluation mode, too"):
+        gm = capture(Calls(function).eval())
+    assert torch.equal(gm(x), x)
+
+
 class MonteCarlo(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.dropout(x, 0.5, training=True)

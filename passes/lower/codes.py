@@ -67,6 +67,11 @@ def bounds(found: Match) -> Bounds:
     return Bounds.of(found.first_clamp).then(Bounds.of(found.second_clamp))
 
 
+def relu_first(found: Match) -> bool:
+    """Whether a relu follows the op: a kernel of both is for that. Of a relu6, saturation and a clamp do all."""
+    return Bounds.of(found.first_clamp) == Bounds(0.0)
+
+
 def constant_clamps(found: Match) -> bool | Reject:
     """Guard: the bounds of the clamps after an op are numbers."""
     return _numbers(found.first_clamp, found.second_clamp)

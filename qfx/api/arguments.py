@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule
+from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
 
 from qfx.errors import ConfigError
 
@@ -33,3 +34,5 @@ def preserve(model: nn.Module, gm: GraphModule, names: list[str]) -> None:
         if not hasattr(model, name):
             raise ConfigError(f"preserved_attributes names {name!r}, which {type(model).__name__} does not have")
         setattr(gm, name, getattr(model, name))
+    if names:  # where torch.fx looks for what its copies are to keep
+        gm.meta[_USER_PRESERVED_ATTRIBUTES_KEY] = {name: getattr(model, name) for name in names}

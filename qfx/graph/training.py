@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from qfx.graph.provenance import describe
@@ -18,6 +19,8 @@ from qfx.graph.walk import modules_in
 
 _ALWAYS = (nn.modules.batchnorm._BatchNorm, nn.RReLU)
 _PROBABILITY = {nn.modules.dropout._DropoutNd: "p", nn.RNNBase: "dropout", nn.MultiheadAttention: "dropout"}
+
+_DROPOUT_FLAG = 2  # F.dropout(input, p, training, inplace)
 
 # torch's built-in functions have no signature: where the probability stands, if there is one, and the flag.
 _BUILT_IN: dict[Any, tuple[int | None, int]] = {
@@ -69,6 +72,17 @@ def _trains(view: GraphView, node: Node) -> bool:
         probability = 1 if at is None else _argument(node, at, "p", "dropout")
         return probability != 0 and _argument(node, flag, "training", "train") is True
     return _of_signature(node)
+
+
+def stop_dropping(view: GraphView, node: Node) -> bool:
+    """Switch a call of ``F.dropout`` or its kind off; false where a call is another."""
+    if node.op != "call_function" or view.read(node).op.name != "dropout" or isinstance(node.target, OpOverload):
+        return False
+    node.args = tuple(value if at != _DROPOUT_FLAG else False for at, value in enumerate(node.args))
+    if len(node.args) <= _DROPOUT_FLAG:
+        node.kwargs = {**node.kwargs, "training": False}
+    view.forget(node)
+    return True
 
 
 def _argument(node: Node, position: int, *names: str) -> Any:

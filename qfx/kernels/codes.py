@@ -277,6 +277,29 @@ def _max_pool2d(
     return pooled
 
 
+# -- resizing ------------------------------------------------------------------------------------------------------
+def interpolate_line(
+    q: Tensor, size: int | None = None, scale_factor: float | None = None, align_corners: bool | None = None
+) -> Tensor:
+    """Linear resizing of ``(N, C, L)``, for which torch has no quantized kernel: bilinear, of pictures one row high.
+
+    Args:
+        q: quantized per tensor.
+        size, scale_factor, align_corners: as in ``torch.nn.functional.interpolate``.
+
+    Example:
+        >>> q = torch.quantize_per_tensor(torch.tensor([[[0.0, 2.0]]]), 0.5, 0, torch.quint8)
+        >>> interpolate_line(q, size=3, align_corners=True).int_repr()
+        tensor([[[0, 2, 4]]], dtype=torch.uint8)
+    """
+    if has_torch_function_unary(q):
+        made: Tensor = handle_torch_function(interpolate_line, (q,), q, size, scale_factor, align_corners)
+        return made
+    sizes = [1, size] if size is not None else None
+    scales = [1.0, scale_factor] if scale_factor is not None else None
+    return F.interpolate(q.unsqueeze(2), sizes, scales, "bilinear", align_corners).squeeze(2)
+
+
 # -- storage -------------------------------------------------------------------------------------------------------
 # `set_` wants its source contiguous: a tensor without elements stands for the storage.
 def _codes_of(q: Tensor) -> Tensor:

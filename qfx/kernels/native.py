@@ -39,7 +39,17 @@ def _number_bounds(site: KernelSite) -> str | None:
 
 
 def _not_in_one_dimension(site: KernelSite) -> str | None:
-    return "no quantized kernel interpolates in one dimension" if site.rank == 3 else None
+    short = site.rank == 3 and site.attrs["mode"] != "linear"
+    return "no quantized kernel repeats values in one dimension" if short else None
+
+
+def _line(x: Any, scale: Any, zero_point: Any, attrs: Mapping[str, Any]) -> tuple[Any, ...]:
+    size, factor = (v[0] if isinstance(v, tuple | list) else v for v in (attrs["size"], attrs["scale_factor"]))
+    return (x, size, None if factor is None else float(factor), attrs["align_corners"])
+
+
+def _in_two_dimensions(attrs: Mapping[str, Any]) -> bool:
+    return attrs["mode"] != "linear"
 
 
 def _no_3d_reflection(site: KernelSite) -> str | None:
@@ -152,11 +162,14 @@ _INPUTS_RANGE = (
     _same("mean", reference.mean),
     Kernel("roll", "roll of codes", codes.roll, reference.roll, arrange=_roll),
     _same("pad", reference.pad, one_of("mode", "constant", "reflect", verb="pads by"), _no_3d_reflection),
-    _same(
+    Kernel(
         "interpolate",
+        "quantized interpolate",
+        codes.interpolate_line,
         reference.interpolate_bilinear,
-        one_of("mode", "nearest", "bilinear", verb="interpolates by"),
-        _not_in_one_dimension,
+        (one_of("mode", "nearest", "bilinear", "linear", verb="interpolates by"), _not_in_one_dimension),
+        arrange=_line,
+        own_call=_in_two_dimensions,
     ),
 )
 

@@ -50,7 +50,7 @@ def _only_a_format(found: Arguments) -> Arguments:
 
 def _no_dtype(found: Arguments) -> Arguments:
     # x.view(torch.int32) reads the same bytes as other numbers.
-    shape = found["shape"]
+    shape = found.get("shape", ())
     if any(isinstance(size, torch.dtype) for size in (shape if isinstance(shape, tuple | list) else (shape,))):
         raise UnreadableCall("a view as another dtype")
     return found

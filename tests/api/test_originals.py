@@ -69,6 +69,14 @@ def test_the_float_weights_of_functions(kind: str) -> None:
     assert not hasattr(qfx.convert_fx(observed), "original_weights_lookup")
 
 
+def test_names_of_packed_weights_are_names() -> None:
+    model = nn.Sequential(Layer(bias=True))
+    model.add_module("odd: 5", Layer(bias=False))
+    observed = qfx.prepare_fx(model.eval(), CONFIGS["static"], (X,))
+    observed(X)
+    assert set(qfx.convert_fx(observed).rebuilt) == {"0_packed_weight_0", "odd_5_packed_weight_0"}
+
+
 def test_names_of_packed_weights_leave_the_users_alone() -> None:
     model = Net().eval()
     model.register_buffer("_packed_weight_0", torch.ones(1))

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
 
 import qfx
 from qfx.errors import ConfigError, DowngradeError, ModelStateError
@@ -178,11 +179,31 @@ def test_bad_requests_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs a QConfigMapping"):
         qfx.prepare_fx(model.eval(), None, (X,))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="example_inputs is a tuple"):
-        qfx.prepare_fx(model.eval(), MAPPING, X)  # type: ignore[arg-type]
+        qfx.prepare_fx(model.eval(), MAPPING, {"x": X})  # type: ignore[arg-type]
     with pytest.raises(ModelStateError, match=r"Call model\.eval"):
         qfx.prepare_fx(nn.Sequential(nn.BatchNorm2d(4)).train(), MAPPING, (X,))
     with pytest.raises(ConfigError, match="no stage is called lower"):
         prepared(model, X, passes={"lower": []})
+
+
+def test_one_tensor_is_an_example_too() -> None:
+    model = Function(lambda m, x: m.conv(x)).eval()
+    assert qfx.prepare_fx(model, MAPPING, X).code == qfx.prepare_fx(model, MAPPING, (X,)).code
+
+
+def test_a_shape_that_is_left_out_is_no_reason_to_fail() -> None:
+    observed = qfx.prepare_fx(Function(lambda m, x: m.conv(x).reshape()).eval(), MAPPING, (X,))
+    with pytest.warns(UserWarning, match="never ran"):
+        gm = qfx.convert_fx(observed)
+    assert [node.target for node in gm.graph.nodes if node.op == "call_method"] == ["reshape", "dequantize"]
+
+
+def test_preserved_attributes_are_where_torch_fx_looks_for_them() -> None:
+    model = Function(lambda m, x: m.conv(x)).eval()
+    model.classes = 3
+    custom = qfx.PrepareCustomConfig().set_preserved_attributes(["classes"])
+    gm = qfx.prepare_fx(model, MAPPING, (X,), custom)
+    assert copy.deepcopy(gm).meta[_USER_PRESERVED_ATTRIBUTES_KEY] == {"classes": 3}
 
 
 def test_a_pass_of_your_own_runs_after_its_stage() -> None:

@@ -17,7 +17,7 @@ from qfx.nn import intrinsic, quantized
 from qfx.nn.constant import ExactConstant
 from qfx.nn.intrinsic import quantized as fused
 from qfx.ops import Op
-from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output, relu_first
 from qfx.passes.lower.native.weighted import clamp_codes
 from qfx.passes.lower.roles import seen_shape
 from qfx.passes.lower.site import supported
@@ -63,7 +63,7 @@ def _arithmetic(op: Op, *, number: bool) -> Rule:
     @rule(shape, where=(*_guards(kernel), *guards))
     def lower_arithmetic(m: Match, g: Rewriter) -> Node:
         limits = bounds(m)
-        relu = limits.low == 0.0
+        relu = limits.low == 0.0 and relu_first(m)
         pair = (m.x, g.packed(ExactConstant(float(m.c)), "_constant")) if number else _ordered(m)
         assert not isinstance(pair, Reject)
         y = g.call(kernel.with_relu if relu else kernel.call, *pair, m.scale, m.zero_point)
@@ -163,7 +163,7 @@ def lower_instance_norm(m: Match, g: Rewriter) -> Node:
 
 
 def _is_module(m: Match) -> bool | Reject:
-    return m.op.node.op == "call_module" or Reject(f"{m.op.node} is a function, whose slopes are float", m.op.node)
+    return m.op.node.op == "call_module" or Reject(f"{m.op.node} is a function; the kernel is a module's", m.op.node)
 
 
 @rule(shapes.prelu, where=(*_guards(NATIVE["prelu"]), _is_module))
@@ -175,8 +175,14 @@ def lower_prelu(m: Match, g: Rewriter) -> Node:
     return _finish(g, m, y, bounds(m), NATIVE["prelu"].name)
 
 
+@rule(shapes.unary(ops.softmax), where=(per_tensor_output, constant_clamps, _is_module))
+def lower_softmax(m: Match, g: Rewriter) -> Node:
+    """Softmax spelled as a module: one call, which reports list as float."""
+    y = _layer(m, g, quantized.Softmax)
+    return _floats_inside(m, g, y, "its kernel, quantized.softmax, takes exponentials of floats inside")
+
+
 # -- products of two values ----------------------------------------------------------------------------------------
-_MATMUL = "its kernel, quantized.matmul, multiplies floats inside"
 
 
 def _alike(m: Match) -> bool | Reject:
@@ -189,9 +195,13 @@ def _alike(m: Match) -> bool | Reject:
 @rule(shapes.binary(ops.matmul), where=(per_tensor_output, constant_clamps, _alike))
 def lower_matmul(m: Match, g: Rewriter) -> Node:
     """A product of two values: one call, which reports list as float."""
-    plan: Any = getattr(g.gm, "plan", {})
     y = g.call(torch.ops.quantized.matmul, m.x, m.y, m.scale, m.zero_point)
-    plan["float"] = {**plan.get("float", {}), y.name: _MATMUL}
+    return _floats_inside(m, g, y, "its kernel, quantized.matmul, multiplies floats inside")
+
+
+def _floats_inside(m: Match, g: Rewriter, y: Node, reason: str) -> Node:
+    plan: Any = getattr(g.gm, "plan", {})
+    plan["float"] = {**plan.get("float", {}), y.name: reason}
     return clamp_codes(g, y, bounds(m).beyond(*output(m)))
 
 
@@ -210,6 +220,7 @@ ELEMENTWISE: tuple[Rule, ...] = (
     lower_layer_norm,
     lower_instance_norm,
     lower_prelu,
+    lower_softmax,
     lower_matmul,
     _bn_relu(intrinsic.BNReLU2d, fused.BNReLU2d),
     _bn_relu(intrinsic.BNReLU3d, fused.BNReLU3d),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -25,7 +26,7 @@ def name_packed(gm: GraphModule, context: Context) -> bool:
         if node.op != "get_attr" or not isinstance(rebuilt.get(old), PackedSpec) or old in renamed:
             continue
         known = [origin for reader in node.users for origin in origins(reader)]
-        scope = known[0].module_path.replace(".", "_") if known else ""
+        scope = re.sub("[^0-9a-zA-Z_]+", "_", known[0].module_path) if known else ""
         stem = f"{scope}_packed_weight"
         while hasattr(gm, new := f"{stem}_{taken[stem]}") and new not in rebuilt:
             taken[stem] += 1  # the user's own

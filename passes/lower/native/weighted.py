@@ -18,7 +18,7 @@ from qfx.nn import intrinsic, quantized
 from qfx.nn.intrinsic import quantized as fused
 from qfx.nn.quantized import reference
 from qfx.ops import Op
-from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output
+from qfx.passes.lower.codes import Bounds, bounds, constant_clamps, output, per_tensor_output, relu_first
 from qfx.passes.lower.site import batched, constant, supported
 from qfx.passes.reach import reach_of
 from qfx.passes.rewriter import Rewriter
@@ -86,7 +86,7 @@ def _function(op: Op) -> Rule:
         site = function_site(m)
         assert isinstance(site, KernelSite)
         spec, limits = kernel.pack(site, function_weight(m), constant(m.b)), bounds(m)
-        relu = limits.low == 0.0 and kernel.with_relu is not None
+        relu = limits.low == 0.0 and relu_first(m) and kernel.with_relu is not None
         y = g.call(kernel.with_relu if relu else kernel.call, m.x, g.packed(spec), m.scale, m.zero_point)
         _say(g, y, kernel, site, str(spec.engine), relu=relu)
         return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
@@ -165,7 +165,7 @@ def _module(cls: type[nn.Module]) -> Rule:
         _, plain, with_relu = MODULES[type(inner)]
         if inner is not module:
             limits = limits.then(Bounds(0.0))
-        relu = limits.low == 0.0 and with_relu is not None
+        relu = limits.low == 0.0 and (inner is not module or relu_first(m)) and with_relu is not None
         # A class with relu takes a container that starts with the reference module.
         source = inner
         if relu:

@@ -79,6 +79,8 @@ CASES: dict[str, tuple[int, Callable[[Any, Any], Any], int]] = {
     "leaky relu, hardtanh": (2, lambda m, y: F.hardtanh(F.leaky_relu(y, 0.2), -0.2, 0.9), 1),
     "batch norm": (2, lambda m, y: F.batch_norm(y.relu(), torch.zeros(4), torch.ones(4)), 1),
     "nearest": (2, lambda m, y: F.interpolate(y, scale_factor=2), 0),
+    "linear": (1, lambda m, y: F.interpolate(y, scale_factor=2, mode="linear"), 1),
+    "linear to a size": (1, lambda m, y: F.interpolate(y, 7, mode="linear", align_corners=True), 1),
     "bilinear": (2, lambda m, y: F.interpolate(y, scale_factor=2, mode="bilinear"), 1),
     "pad": (2, lambda m, y: F.pad(y, (1, 1), value=0.5), 0),
     "chunk": (2, lambda m, y: (lambda parts: torch.cat([parts[1], parts[0]], 1))(y.chunk(2, 1)), 0),

@@ -101,3 +101,27 @@ def test_a_product_of_other_ranks_stays_as_it_is() -> None:
     reference, lowered = both(model, X)
     assert torch.equal(lowered(X), reference(X))
     assert "matrices of one rank, not of 4 and" in str(qfx.explain(lowered))
+
+
+def test_a_softmax_module_is_one_call_and_is_reported_as_float() -> None:
+    reference, lowered = both(net(lambda m, x: m.soft(m.a(x)), a=nn.Conv2d(4, 4, 1), soft=nn.Softmax(1)), X)
+    assert torch.equal(lowered(X), reference(X))
+    assert isinstance(lowered.soft, qfx.nn.quantized.Softmax)
+    assert "exponentials of floats" in lowered.plan["float"]["soft_1"]
+    assert "soft_1" not in lowered.plan["kernels"]
+
+
+LAYERS = {
+    "relu": (lambda m, x: F.relu(m.a(x)), qfx.nn.intrinsic.quantized.ConvReLU2d),
+    "relu6": (lambda m, x: F.relu6(m.a(x)), qfx.nn.quantized.Conv2d),
+    "clamp": (lambda m, x: m.a(x).clamp(0, 1), qfx.nn.quantized.Conv2d),
+    "relu, then a clamp": (lambda m, x: F.relu(m.a(x)).clamp(max=0.5), qfx.nn.intrinsic.quantized.ConvReLU2d),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_takes_in_a_relu_and_leaves_a_clamp_to_saturation(name: str) -> None:
+    function, expected = LAYERS[name]
+    reference, lowered = both(net(function, a=nn.Conv2d(4, 4, 1)), X)
+    assert torch.equal(lowered(X), reference(X))
+    assert type(lowered.a) is expected

@@ -13,7 +13,7 @@ from torch.fx import Node
 from qfx.nn import quantizable
 from qfx.passes.pipeline import Context
 
-Path = tuple[int, ...]
+Path = tuple[Any, ...]
 Shape = None | tuple["Shape", ...]
 """What a value is: None for a tensor, else a tuple of shapes."""
 
@@ -44,12 +44,26 @@ def crossing_of(module: nn.Module) -> Crossing | None:
 
 
 def at(values: Any, path: Path) -> Any:
-    """The value at a path into nested tuples; None where there is none."""
+    """The value at a path into nested tuples and dictionaries; None where there is none."""
     for index in path:
-        if not isinstance(values, list | tuple) or index >= len(values):
+        if isinstance(values, dict) and index in values:
+            values = values[index]
+        elif isinstance(values, list | tuple) and index < len(values):
+            values = values[index]
+        else:
             return None
-        values = values[index]
     return values
+
+
+def leaves(path: Path, value: Any) -> list[Path]:
+    """Where the values of the graph are in a value at a path; the path itself where there is no structure."""
+    if isinstance(value, dict):
+        items: Any = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return [path]
+    return [leaf for key, each in items for leaf in leaves((*path, key), each)]
 
 
 def open_tuples(context: Context, node: Node, crossing: Crossing) -> tuple[list[Path], list[Node]]:

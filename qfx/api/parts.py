@@ -14,10 +14,10 @@ from qfx.config.custom_config import StandaloneModuleConfigEntry
 from qfx.errors import ConfigError
 from qfx.graph.nodes import erase_node
 from qfx.passes.annotate.choices import choice, inner_choices
-from qfx.passes.interface import Interface, hand_out, open_up, placeholders
+from qfx.passes.interface import Interface, hand_out, open_up, placeholders, results
 from qfx.passes.observe import KEY
 from qfx.passes.pipeline import Context
-from qfx.passes.tuples import crossing_of, open_tuples
+from qfx.passes.tuples import at, crossing_of, leaves, open_tuples
 
 Prepare = Callable[[nn.Module, Any, Any, Any, Any], ObservedGraphModule]
 
@@ -43,7 +43,10 @@ def interface(context: Context, custom: PrepareCustomConfig, mapping: QConfigMap
     found.given.update(placeholders(graph.nodes, custom.input_quantized_indexes))
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     if custom.output_quantized_indexes:
-        found.takes[output] = tuple((index,) for index in custom.output_quantized_indexes)
+        values = results(output)
+        found.takes[output] = tuple(
+            path for index in custom.output_quantized_indexes for path in leaves((index,), at(values, (index,)))
+        )
         found.qconfigs[output] = mapping.global_qconfig
         found.inputs(output)
     return found
@@ -101,15 +104,18 @@ def _standalone(
 def observe_custom(context: Context, custom: PrepareCustomConfig, mapping: QConfigMapping, found: Interface) -> None:
     """Put the observed form of a user's class in the place of the float one, where the config quantizes it."""
     for kind, table in custom.float_to_observed_mapping.items():
+        seen: dict[str, Any] = {}  # a module may be called twice
         for node in context.rewriter.gm.graph.find_nodes(op="call_module"):
-            module, decided = context.view.module(str(node.target)), choice(node)
-            if type(module) not in table or decided is None or decided.qconfig is None:
+            path, decided = str(node.target), choice(node)
+            module: Any = context.view.module(path)
+            if (path not in seen and type(module) not in table) or decided is None or decided.qconfig is None:
                 continue
-            observed: Any = table[type(module)]
-            _configure(module, str(node.target), decided.qconfig, mapping)
-            made = observed.from_float(module)
-            made.qconfig = decided.qconfig
-            context.rewriter.install(str(node.target), made)
+            if path not in seen:
+                _configure(module, path, decided.qconfig, mapping)
+                seen[path] = table[type(module)].from_float(module)  # type: ignore[attr-defined]
+                seen[path].qconfig = decided.qconfig
+                context.rewriter.install(path, seen[path])
+            made = seen[path]
             context.view.forget(node)
             if kind != QuantType.STATIC:
                 continue
@@ -142,8 +148,10 @@ def before_conversion(context: Context, plan: dict[str, Any], table: dict[QuantT
     classes = {cls: (made, kind) for kind, rows in table.items() for cls, made in rows.items()}
     gm: Any = context.rewriter.gm
     quantized: set[str] = set()
+    calls: dict[str, nn.Module] = {}  # a module may be called twice
     for node in list(gm.graph.find_nodes(op="call_module")):
-        module: Any = context.view.module(str(node.target))
+        path = str(node.target)
+        module: Any = calls[path] if path in calls else context.view.module(path)
         if type(module) not in classes:
             continue
         made, kind = classes[type(module)]
@@ -151,10 +159,12 @@ def before_conversion(context: Context, plan: dict[str, Any], table: dict[QuantT
             quantized.add(node.name)
         elif kind == QuantType.STATIC and node.name in plan["watched"]:
             observer = _watch(context, node)
-            if observer is not None:
+            if observer is not None and path not in calls:
                 module.activation_post_process = observer
             plan["given"].append(node.name)
-        context.rewriter.install(str(node.target), made.from_observed(module))
+        if path not in calls:
+            context.rewriter.install(path, made.from_observed(module))
+            calls[path] = module
         context.view.forget(node)
     # An observed module without a quantized form is a float one
     floats = [part for name, parts in plan["parts"].items() if name not in quantized for part in parts]

@@ -49,7 +49,7 @@ def _line(x: Any, scale: Any, zero_point: Any, attrs: Mapping[str, Any]) -> tupl
 
 
 def _in_two_dimensions(attrs: Mapping[str, Any]) -> bool:
-    return attrs["mode"] != "linear"
+    return bool(attrs["mode"] != "linear")
 
 
 def _no_3d_reflection(site: KernelSite) -> str | None:

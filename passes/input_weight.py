@@ -130,7 +130,7 @@ class _Layer:
         watcher: the node that watches the columns of its input, and `columns`, its observer, which knows the factors.
         rounded: the node that observes the input.
         node: itself, and `weight`, what its weight becomes.
-        factors: of each column; a single 1 for none.
+        factors: of each column; ones where nothing was seen.
     """
 
     watcher: Node
@@ -165,7 +165,8 @@ def equalize_columns(context: Context, weights: Mapping[str, Any], qconfigs: Map
         else:
             before.weight = before.weight * along(layer.factors, before.weight, 0)
             _scale_bias(context, before.node, layer.factors, owned)
-        _rescale(context, layer)
+        if layer.columns.minmax()[0].numel():
+            _rescale(context, layer)
     for layer in layers.values():
         _put(context, layer, qconfigs, owned)
         watched: Any = layer.watcher.args[0]
@@ -191,7 +192,11 @@ def _layers(context: Context, weights: Mapping[str, Any]) -> dict[Node, _Layer]:
         weight, of_weight = _weight(context, node), weights[watcher.meta[EQUALIZES]]()
         of_weight(weight)
         factors = calculate_equalization_scale(columns, of_weight)
-        columns.set_equalization_scale(factors)
+        if columns.minmax()[0].numel():
+            columns.set_equalization_scale(factors)
+        else:  # nothing was seen: the graph is the one it would have been, and its numbers are what they were
+            factors = torch.ones(weight.shape[1])
+            columns.equalization_scale = factors.reshape(-1, *[1] * (weight.dim() - 2))
         found[node] = _Layer(watcher, columns, rounded, node, weight, factors)
     return found
 

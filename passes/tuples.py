@@ -46,9 +46,7 @@ def crossing_of(module: nn.Module) -> Crossing | None:
 def at(values: Any, path: Path) -> Any:
     """The value at a path into nested tuples and dictionaries; None where there is none."""
     for index in path:
-        if isinstance(values, dict) and index in values:
-            values = values[index]
-        elif isinstance(values, list | tuple) and index < len(values):
+        if (isinstance(values, dict) and index in values) or (isinstance(values, list | tuple) and index < len(values)):
             values = values[index]
         else:
             return None

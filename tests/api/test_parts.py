@@ -188,6 +188,40 @@ def test_a_users_class_takes_and_gives_quantized_values() -> None:
     assert (made(x) - model(x)).abs().max() < 0.1
 
 
+def test_a_users_class_may_be_called_twice() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.custom = Custom()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.custom(x) + self.custom(x)
+
+    model, x = Twice(), torch.randn(8, 3)
+    custom = qfx.PrepareCustomConfig().set_float_to_observed_mapping(Custom, Observed)
+    table = qfx.ConvertCustomConfig().set_observed_to_quantized_mapping(Observed, Quantized)
+    made = qfx.convert_fx(_prepared(model, custom, x), table)
+    assert _ops(made).count("dequantize") == 1
+    assert (made(x) - model(x)).abs().max() < 0.1
+
+
+def test_results_in_a_dictionary_are_one_output() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> dict[str, Any]:
+            return {"a": self.a(x), "more": [self.b(x)]}
+
+    x = torch.randn(8, 3)
+    made = qfx.convert_fx(_prepared(Named(), qfx.PrepareCustomConfig().set_output_quantized_indexes([0]), x))
+    found = made(x)
+    assert found["a"].is_quantized
+    assert found["more"][0].is_quantized
+    assert "dequantize" not in _ops(made)
+
+
 @pytest.mark.parametrize("inner", [True, False])
 def test_what_is_inside_a_users_class_has_its_own_configuration(inner: bool) -> None:
     model, x = nn.Sequential(Custom(), nn.Linear(3, 3)), torch.randn(8, 3)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import qfx
 from qfx.capture import capture
 from qfx.graph import GraphView
 
@@ -19,6 +20,7 @@ class Calls(nn.Module):
         self.function = function
         self.conv, self.fc = nn.Conv2d(4, 4, 1), nn.Linear(4, 4)
         self.w = nn.Parameter(torch.randn(4, 4))
+        self.stub, self.back = qfx.QuantStub(), qfx.DeQuantStub()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.function(self, x)
@@ -26,6 +28,7 @@ class Calls(nn.Module):
 
 KNOWN = {
     "layers": lambda m, x: F.relu(m.fc(m.conv(x))),
+    "stubs": lambda m, x: m.back(m.conv(m.stub(x))),
     "flatten": lambda m, x: x.flatten(1),
     "flatten some": lambda m, x: torch.flatten(x, -3, -2),
     "flatten all": lambda m, x: x.flatten(),

@@ -220,3 +220,17 @@ def test_observers_that_saw_nothing_say_so() -> None:
     assert factors == torch.tensor(1)
     with pytest.warns(UserWarning, match="Must call calculate_equalization_scale"):
         assert InputEqualizationObserver().calculate_scaled_minmax() == (None, None)
+
+
+@pytest.mark.filterwarnings("ignore:.*never ran")
+@pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.Conv2d(4, 3, 1)])
+def test_a_model_that_saw_nothing_has_the_same_graph_and_its_own_numbers(layer: nn.Module) -> None:
+    x = torch.randn(2, 4) if isinstance(layer, nn.Linear) else torch.randn(2, 4, 5, 5)
+    prepared = qfx.prepare_fx(nn.Sequential(layer).eval(), MAPPING, (x,), _equalization_config=EQUALIZE)
+    with pytest.warns(UserWarning, match="saw nothing, so its layer stays as it is"):
+        made = qfx.convert_to_reference_fx(copy.deepcopy(prepared))
+    (product,) = made.graph.find_nodes(op="call_function", target=torch.mul)
+    assert torch.equal(made.get_buffer(product.args[1].target).flatten(), torch.ones(4))
+    prepared(x)
+    seen = qfx.convert_to_reference_fx(prepared)
+    assert [node.op for node in made.graph.nodes] == [node.op for node in seen.graph.nodes]

@@ -10,7 +10,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from qfx import ops
+from qfx import layout, ops
 from qfx.graph import Reading
 from qfx.graph.copying import copied_module
 from qfx.graph.provenance import KEY
@@ -29,7 +29,18 @@ def drop_dropout(m: Match, g: Rewriter) -> Any:
     return m.x
 
 
-@rule(identity)
+_OF_FUNCTIONAL = "activation_post_process"  # where a FloatFunctional keeps an identity of its own
+
+
+def _droppable(m: Match) -> bool:
+    """Guard: it is no ``nn.Identity`` that hands out a tensor as the model's result, where the layout keeps one."""
+    node = m.anchor
+    if not layout.as_original or node.op != "call_module" or str(node.target).endswith(_OF_FUNCTIONAL):
+        return True
+    return all(user.op != "output" for user in node.users) or m.view.rank(m.x) is None
+
+
+@rule(identity, where=(_droppable,))
 def drop_identity(m: Match, g: Rewriter) -> Any:
     """``nn.Identity`` and aliases are their input."""
     return m.x

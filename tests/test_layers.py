@@ -17,6 +17,7 @@ LAYERS = {
     "frames": 0,
     "reject": 0,
     "quick": 0,
+    "layout": 0,
     "ops": 1,
     "spellings": 1,
     "dtypes": 1,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from qfx import ops
+from qfx import layout, ops
 from qfx.graph import GraphView, Param
 from qfx.nn.constant import QuantizedConstant
 from qfx.passes.lower.codes import numbers
@@ -66,7 +66,9 @@ def once_each(made: Callable[[Constant], Node]) -> Callable[[Constant], Node]:
 
 
 def quantize_constants(gm: GraphModule, context: Context) -> bool:
-    """Put torch's quantized tensors in the place of the quantizes of constants."""
+    """Put torch's quantized tensors in the place of the quantizes of constants, unless the layout leaves them."""
+    if layout.as_original:
+        return False
     g = context.rewriter
 
     def make(constant: Constant) -> Node:

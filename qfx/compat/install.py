@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.package.package_exporter import PackageExporter
 
+from qfx import layout
 from qfx.compat.finder import Finder
 from qfx.compat.modules import OldModule
 from qfx.compat.table import BESIDE, REGISTERS, ROOTS, below, sources
@@ -51,6 +52,8 @@ def install() -> None:
 
     From then on; what was imported from them before stays what it was, so call this first. It does not matter whether
     this PyTorch still ships the originals. A second call does nothing.
+
+    Converted models are laid out as the original lays them out meanwhile; see `qfx.layout`.
 
     ``torch.ao.quantization.pt2e``, ``quantizer`` and ``quantize_pt2e`` raise an ImportError that says they come later.
 
@@ -91,6 +94,7 @@ def install() -> None:
             if name in before:
                 owner, _, attribute = name.rpartition(".")
                 _set(state, sys.modules[owner], attribute, before[name])
+        _set(state, layout, "as_original", True)
         _set(state, PackageExporter, "_can_implicitly_extern", _like_torch(PackageExporter._can_implicitly_extern))
         _state = state
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
+from qfx import layout
 from qfx.graph.copying import copied_tables, copied_value
 from qfx.graph.hooks import share_hooks
 from qfx.graph.nodes import copied_graph
@@ -92,7 +93,8 @@ class KeptGraphModule(GraphModule):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name, spec in self.rebuilt.items():
             if hasattr(spec, "state"):
-                destination[f"{prefix}{name}"] = spec.state()
+                packed = getattr(self, name) if layout.as_original else None
+                destination[f"{prefix}{name}"] = packed if isinstance(packed, torch.ScriptObject) else spec.state()
 
     def _load_from_state_dict(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.package import PackageExporter, PackageImporter
 from torch.package.package_exporter import PackagingError
 
@@ -209,3 +210,87 @@ def test_without_a_script_the_usage_is_printed() -> None:
     done = subprocess.run([sys.executable, "-m", "qfx.compat"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: python -m qfx.compat")
+
+
+class Looked(nn.Module):
+    """A functional layer, a constant among activations, an identity at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.shift, self.out = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4)), nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.nn.functional.linear(x, self.w) + self.shift)
+
+
+def _converted(x: torch.Tensor) -> Any:
+    prepared = qfx.prepare_fx(Looked().eval(), qfx.get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    return prepared, qfx.convert_fx(prepared)
+
+
+def test_models_are_laid_out_as_the_originals_while_installed() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, 4)
+    plain_prepared, plain = _converted(x)
+    torch.manual_seed(0)
+    torch.randn(8, 4)
+    qfx.compat.install()
+    try:
+        prepared, made = _converted(x)
+        state = made.state_dict()
+        weight, bias = torch.ops.quantized.linear_unpack(state["_packed_weight_0"])
+        made.load_state_dict(state)
+    finally:
+        qfx.compat.uninstall()
+    assert torch.equal(weight.int_repr(), plain.state_dict()["_packed_weight_0"][0].int_repr())
+    assert bias is None
+    assert torch.equal(made(x), plain(x))
+    assert "shift" in state
+    assert "shift_quantized_0" in plain.state_dict()
+    observers = [sum(isinstance(m, qfx.HistogramObserver) for m in p.modules()) for p in (plain_prepared, prepared)]
+    calls = [len([n for n in p.graph.nodes if n.op == "call_module"]) for p in (plain_prepared, prepared)]
+    assert observers[0] <= observers[1]
+    assert calls[1] == calls[0] + 2  # the identity and its observer
+    # The packed object loads into a model of either layout, and plain tensors into both
+    plain.load_state_dict({name: state.get(name, value) for name, value in plain.state_dict().items()})
+    assert torch.equal(made(x), plain(x))
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU(), torch.relu])
+def test_a_relu_behind_a_transposed_convolution_is_called_while_installed(relu: Any) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.relu = nn.ConvTranspose2d(3, 4, 2), relu
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.relu(self.up(x))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    model, x = Net().eval(), torch.randn(2, 3, 5, 5)
+    prepared = qfx.prepare_fx(model, qfx.get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    plain = qfx.convert_fx(prepared)
+    qfx.compat.install()
+    try:
+        made = qfx.convert_fx(prepared)
+    finally:
+        qfx.compat.uninstall()
+    assert len(made.graph.nodes) == len(plain.graph.nodes) + 1
+    assert torch.equal(made(x), plain(x))
+    assert qfx.summary(made).coverage_nodes == 1.0
+
+
+def test_states_of_recurrent_modules_hold_packed_objects_while_installed() -> None:
+    cell, lstm = qfx.nn.quantized.dynamic.GRUCell(3, 4), qfx.nn.quantized.dynamic.LSTM(3, 4)
+    assert isinstance(cell.state_dict()["_packed_weight_ih"], tuple)
+    qfx.compat.install()
+    try:
+        states = cell.state_dict(), lstm.state_dict()
+    finally:
+        qfx.compat.uninstall()
+    packed = states[0]["_packed_weight_ih"], states[1]["_all_weight_values.0.param"]
+    assert all(isinstance(each, torch.ScriptObject) for each in packed)
+    cell.load_state_dict(states[0])
+    lstm.load_state_dict(states[1])

@@ -39,7 +39,7 @@ def test_every_node_has_a_verdict() -> None:
     found = qfx.explain(gm)
     assert {e.node for e in found} == {n.name for n in gm.graph.nodes if n.op != "get_attr"}
     conv = found["conv"]
-    assert (conv.status, conv.kernel, conv.rule) == ("integer", "quantized.conv2d_relu (onednn)", "lower_module")
+    assert (conv.status, conv.kernel, conv.rule) == ("integer", "quantized.conv2d (onednn)", "lower_module")
     assert conv.stands_for == ("conv", "bn", "relu6")
     assert conv.line.startswith(__file__)
     assert conv.macs == 8 * 8 * 8 * 4 * 9
@@ -171,7 +171,7 @@ def test_text_and_dict_say_the_same() -> None:
     text, data = str(found), found.to_dict()
     assert data["gelu"]["reasons"] == ("no pattern of the backend has gelu as its last op",)
     assert "no pattern of the backend has gelu" in text
-    assert "quantized.conv2d_relu (onednn) by lower_module" in text
+    assert "quantized.conv2d (onednn) by lower_module" in text
     assert [e.node for e in found.float_nodes()] == ["gelu"]
     with pytest.raises(KeyError, match="no node 'nothing'"):
         found["nothing"]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from qfx import layout
 from qfx.graph import Param
 from qfx.kernels import codes
 from qfx.kernels.kernel import KernelSite
@@ -89,6 +90,7 @@ def _function(op: Op) -> Rule:
         relu = limits.low == 0.0 and relu_first(m) and kernel.with_relu is not None
         y = g.call(kernel.with_relu if relu else kernel.call, m.x, g.packed(spec), m.scale, m.zero_point)
         _say(g, y, kernel, site, str(spec.engine), relu=relu)
+        y = y if relu else _with_relu(m, g, y)
         return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
 
     return lower_function
@@ -97,6 +99,13 @@ def _function(op: Op) -> Rule:
 def _say(g: Rewriter, y: Node, kernel: WeightedKernel, site: KernelSite, engine: str, *, relu: bool) -> None:
     assert site.layer is not None
     g.integer(y, f"{kernel.name}{'_relu' if relu else ''} ({engine})", sums(engine, site.layer))
+
+
+def _with_relu(m: Match, g: Rewriter, y: Node) -> Node:
+    """A result with the relu that no kernel takes in. Saturation does what it does; the original's graphs have it."""
+    if not layout.as_original or not relu_first(m):
+        return y
+    return g.integer(g.same(m.first_clamp, {m.first_clamp.inputs[0]: y}), "quantized relu")
 
 
 def clamp_codes(g: Rewriter, y: Node, limits: Bounds) -> Node:
@@ -175,6 +184,7 @@ def _module(cls: type[nn.Module]) -> Rule:
         at = path if g.sole_caller(path) else None
         y = g.module(made, m.x, at=at, stem=path.replace(".", "_"))
         _say(g, y, kernel, site, choice.engine, relu=relu)
+        y = y if relu else _with_relu(m, g, y)
         return clamp_codes(g, y, Bounds(None if relu else limits.low, limits.high).beyond(*output(m)))
 
     return lower_module

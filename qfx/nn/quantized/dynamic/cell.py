@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qfx import layout
 from qfx.errors import ConfigError
 from qfx.nn.errors import ModuleTypeError
 from qfx.nn.quantized.dynamic.packed import PackedPair
@@ -145,8 +146,10 @@ class RNNCellBase(PackedPair, Saved):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "_packed_weight_ih"] = (self._weight_ih, self.bias_ih)
-        destination[prefix + "_packed_weight_hh"] = (self._weight_hh, self.bias_hh)
+        for which in ("ih", "hh"):
+            name = f"_packed_weight_{which}"
+            plain = (getattr(self, f"_weight_{which}"), getattr(self, f"bias_{which}"))
+            destination[prefix + name] = getattr(self, name) if layout.as_original else plain
 
     def _take_saved(self, loading: Loading) -> None:
         super()._take_saved(loading)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch._jit_internal import is_scripting
 
+from qfx import layout
 from qfx.kernels.packing import PackedSpec
 from qfx.nn.errors import WeightTypeError
 from qfx.nn.quantized.module import Repacking, blank_weight, made_empty, unpack_one
@@ -131,7 +132,8 @@ class PackedParameter(PackedPair, Saved):
 
     The state dict has one entry, ``param``: the tuple (input weight, hidden weight, input bias, hidden bias, whether
     inputs have 7 bits). The original saves the packed object itself, which only ``torch.load(weights_only=False)``
-    reads and which is packed for whatever engine is selected then; one of those loads as well.
+    reads and which is packed for whatever engine is selected then; one of those loads as well, and is saved where
+    `qfx.layout` says so.
     """
 
     __constants__ = ["_engine_given", "engine", "seven_bits", "weight_dtype"]  # noqa: RUF012
@@ -199,9 +201,8 @@ class PackedParameter(PackedPair, Saved):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "param"] = (
-            self._weight_ih, self._weight_hh, self.bias_ih, self.bias_hh, self.seven_bits,
-        )  # fmt: skip
+        plain = (self._weight_ih, self._weight_hh, self.bias_ih, self.bias_hh, self.seven_bits)
+        destination[prefix + "param"] = self.param if layout.as_original else plain
 
     def _take_saved(self, loading: Loading) -> None:
         super()._take_saved(loading)

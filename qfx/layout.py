@@ -1,0 +1,17 @@
+"""Whether converted models are laid out as the original laid them out, for scripts that look inside.
+
+Numbers are the same either way. `qfx.compat.install` switches it on; with it
+
+- state dicts hold torch's packed objects for packed weights, which ``torch.load`` reads with ``weights_only=False``;
+  without, they hold plain tensors, which are safe to load and packed for the machine that loads them,
+- constants among activations stay parameters, quantized in every call; without, they are quantized once,
+- a relu behind a transposed convolution, which saturation makes superfluous, is called; without, it is dropped,
+- an ``nn.Identity`` whose result the model returns is observed, and stays; without, it is dropped.
+
+Code that is told reads the attribute when it runs: ``layout.as_original``.
+"""
+
+from __future__ import annotations
+
+as_original: bool = False
+"""Set by `qfx.compat.install` and reset by `qfx.compat.uninstall`."""

@@ -99,6 +99,18 @@ def test_an_addition_that_broadcasts_stays_float(target: str) -> None:
     torch.testing.assert_close(converted(x), qfx.convert_to_reference_fx(prepared)(x), atol=0.05, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:.*never ran")
+def test_a_model_that_never_ran_has_the_graph_it_would_have() -> None:
+    x = torch.randn(2, 3, 6, 6)
+    torch.backends.quantized.engine = "onednn"
+    mapping, backend = qfx.get_default_qconfig_mapping("onednn"), qfx.get_onednn_backend_config()
+    prepared = qfx.prepare_fx(Added(relu=True).eval(), mapping, (x,), backend_config=backend)
+    unseen = qfx.convert_fx(prepared)
+    assert not unseen.plan["unlowered"]
+    prepared(x)
+    assert [node.op for node in unseen.graph.nodes] == [node.op for node in qfx.convert_fx(prepared).graph.nodes]
+
+
 def test_another_engine_has_no_such_kernel() -> None:
     x = torch.randn(2, 3, 6, 6)
     prepared = calibrated(Added(relu=True), x)

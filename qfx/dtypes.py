@@ -144,7 +144,7 @@ def check_codes(quant_min: int, quant_max: int) -> None:
     """Raise ConfigError unless ``quant_min .. quant_max`` includes zero and another number."""
     if not quant_min <= 0 <= quant_max:
         raise ConfigError(
-            f"Used-specified quantization range must include 0. The codes are {quant_min}..{quant_max}; "
+            f"User-specified quantization range must include 0. The codes are {quant_min}..{quant_max}; "
             "choose quant_min <= 0 <= quant_max"
         )
     if quant_min == quant_max:

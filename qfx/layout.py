@@ -13,5 +13,19 @@ Code that is told reads the attribute when it runs: ``layout.as_original``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 as_original: bool = False
 """Set by `qfx.compat.install` and reset by `qfx.compat.uninstall`."""
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Inside, the layout is qfx's own: for those who look at what is in a state dict."""
+    global as_original
+    before, as_original = as_original, False
+    try:
+        yield
+    finally:
+        as_original = before

@@ -216,7 +216,8 @@ def _state(module: nn.Module) -> list[Any]:
     for part in each_module(module):
         kind: Any = type(part)
         if part._state_dict_hooks or _saves_its_own_way(kind):
-            return list(module.state_dict().values())
+            with layout.plain():  # packed objects do not say how large they are
+                return list(module.state_dict().values())
         values.extend(part._parameters.values())
         values.extend(value for name, value in part._buffers.items() if name not in part._non_persistent_buffers_set)
     return values

@@ -241,8 +241,10 @@ def test_models_are_laid_out_as_the_originals_while_installed() -> None:
         state = made.state_dict()
         weight, bias = torch.ops.quantized.linear_unpack(state["_packed_weight_0"])
         made.load_state_dict(state)
+        size = qfx.summary(made).bytes_after
     finally:
         qfx.compat.uninstall()
+    assert size == qfx.summary(made).bytes_after  # packed objects count
     assert torch.equal(weight.int_repr(), plain.state_dict()["_packed_weight_0"][0].int_repr())
     assert bias is None
     assert torch.equal(made(x), plain(x))

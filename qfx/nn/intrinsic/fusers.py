@@ -134,10 +134,11 @@ def _check_modes(names: str, *modules: Any) -> None:
 
 def _check_trainable(weighted: Any, bn: Any) -> None:
     layer, name = type(weighted).__name__, type(bn).__name__
-    channels = weighted.out_features if isinstance(weighted, nn.Linear) else weighted.out_channels
+    linear = isinstance(weighted, nn.Linear)
+    what, channels = ("features", weighted.out_features) if linear else ("channel", weighted.out_channels)
     if bn.num_features != channels:
         raise ModuleStateError(
-            f"Output channel of {layer} must match num_features of {name}: {channels} and {bn.num_features}"
+            f"Output {what} of {layer} must match num_features of {name}: {channels} and {bn.num_features}"
         )
     if not bn.affine:
         raise ModuleStateError(f"Only support fusing {name} with affine set to True")

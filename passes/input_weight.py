@@ -93,9 +93,9 @@ def _refusal(context: Context, node: Node) -> str:
         return "its groups share no column of the weight"
     if not isinstance(rounded, Node) or KEY not in rounded.meta:
         return "its input is not observed"
-    value: Any = rounded.args[0]
     observer = watching(view.module(str(rounded.target)))
-    alone = alone and list(rounded.users) == [node] and list(value.users) == [rounded]
+    # Others may read the value itself: it is scaled on its way to this layer only.
+    alone = alone and list(rounded.users) == [node]
     return "" if alone and getattr(observer, "values", 1) == 1 else "others read its input or weight"
 
 

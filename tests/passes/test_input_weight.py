@@ -234,3 +234,33 @@ def test_a_model_that_saw_nothing_has_the_same_graph_and_its_own_numbers(layer: 
     prepared(x)
     seen = qfx.convert_to_reference_fx(prepared)
     assert [node.op for node in made.graph.nodes] == [node.op for node in seen.graph.nodes]
+
+
+class Beside(nn.Module):
+    """A layer, and a float addition that reads the same value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.fc(x), torch.add(x, 5)
+
+
+def test_others_may_read_the_value_as_it_is() -> None:
+    torch.manual_seed(0)
+    model, x = Beside().eval(), torch.randn(64, 4) * torch.tensor([0.1, 1.0, 10.0, 100.0])
+    with torch.no_grad():
+        model.fc.weight.mul_(torch.tensor([10.0, 1.0, 0.1, 0.01]))
+    mapping = qfx.QConfigMapping().set_object_type(nn.Linear, MIN_MAX)
+
+    def error(factors: Any) -> float:
+        prepared = qfx.prepare_fx(model, mapping, (x,), _equalization_config=factors)
+        prepared(x)
+        made = qfx.convert_fx(prepared)
+        found, added = made(x)
+        assert torch.equal(added, x + 5)
+        assert len(made.graph.find_nodes(op="call_function", target=torch.mul)) == (factors is not None)
+        return float((found - model.fc(x)).detach().square().mean())
+
+    assert error(EQUALIZE) < error(None) / 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.fx import GraphModule
 from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
@@ -22,6 +23,19 @@ def as_config(cls: type[Any], value: Any, name: str) -> Any:
     if isinstance(value, dict):
         return cls.from_dict(value)
     raise ConfigError(f"{name} is a {cls.__name__} or its dictionary, got {type(value).__name__}")
+
+
+def as_examples(example_inputs: Any) -> tuple[Any, ...] | list[Any]:
+    """The arguments of a model; one tensor, which `(x)` is too, stands for itself.
+
+    Raises:
+        ConfigError: it is something else than a tuple, a list or a tensor.
+    """
+    if isinstance(example_inputs, torch.Tensor):
+        return (example_inputs,)
+    if not isinstance(example_inputs, tuple | list):
+        raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
+    return example_inputs
 
 
 def preserve(model: nn.Module, gm: GraphModule, names: list[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from qfx.api.arguments import as_config, preserve
+from qfx.api.arguments import as_config, as_examples, preserve
 from qfx.api.modules import FusedGraphModule
 from qfx.api.pause import no_collections
 from qfx.api.stages import prepare_stages, with_passes
@@ -85,7 +85,8 @@ def _fused(
 ) -> FusedGraphModule:
     custom = as_config(FuseCustomConfig, fuse_custom_config, "fuse_custom_config") or FuseCustomConfig()
     backend = as_config(BackendConfig, backend_config, "backend_config")
-    gm = capture(model, examples=example_inputs, inference=not is_qat, draft=True, keeps=_KEEPS)
+    given = None if example_inputs is None else as_examples(example_inputs)
+    gm = capture(model, examples=given, inference=not is_qat, draft=True, keeps=_KEEPS)
     run_steps(gm, Pipeline("fuse", with_passes(prepare_stages(backend, is_qat=is_qat), passes)).steps)
     preserve(model, gm, custom.preserved_attributes)
     made = FusedGraphModule.adopt(gm)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from qfx.api.arguments import as_config, preserve
+from qfx.api.arguments import as_config, as_examples, preserve
 from qfx.api.honoured import check_honoured, check_unused, choices
 from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
 from qfx.api.parts import interface, observe_custom, prepare_standalone, whole_classes, whole_names
@@ -177,10 +177,7 @@ def _prepared(
         raise ConfigError(f"{caller} takes a float model; this {type(model).__mro__[1].__name__} is prepared already")
     if mapping is None:
         raise ConfigError(f"{caller} needs a QConfigMapping; start from get_default_qconfig_mapping()")
-    if isinstance(example_inputs, torch.Tensor):
-        example_inputs = (example_inputs,)  # what `(x)` is, too
-    if not isinstance(example_inputs, tuple | list):
-        raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
+    example_inputs = as_examples(example_inputs)
     factors = as_config(QConfigMapping, equalization, "_equalization_config")
     if any(isinstance(each, EqualizationQConfig) for each in _values(mapping)):
         raise ConfigError("an EqualizationQConfig says how layers are equalized; give it in _equalization_config")

@@ -288,3 +288,9 @@ def test_fake_quantize_modules_serve_as_observers(version: int) -> None:
     # what training saw is what comes out
     torch.testing.assert_close(int8(x), rounded.detach(), rtol=0, atol=float(gm.activation_post_process_1.scale) * 1.01)
     assert qfx.summary(int8).coverage_macs == 1.0
+
+
+def test_one_tensor_tells_fuse_fx_its_rank() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval()
+    for x, kept in ((torch.randn(2, 4), ["0"]), (torch.randn(2, 4, 4), ["0", "1"])):
+        assert [name for name, _ in qfx.fuse_fx(model, example_inputs=x).named_children()] == kept  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from torch.package.package_exporter import PackagingError
 import qfx
 import qfx.compat
 from qfx.compat.table import sources
+from qfx.eager import custom
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def _run(code: str, *arguments: str) -> str:
         ("torch.ao.quantization", "QConfig", qfx.QConfig),
         ("torch.ao.quantization", "prepare", qfx.prepare),
         ("torch.ao.quantization.quantize_fx", "prepare_fx", qfx.prepare_fx),
+        ("torch.ao.quantization.quantize", "_DEFAULT_CUSTOM_CONFIG_DICT", custom._DEFAULT_CUSTOM_CONFIG_DICT),
         ("torch.ao.quantization.observer", "HistogramObserver", qfx.HistogramObserver),
         ("torch.ao.quantization.fake_quantize", "FakeQuantize", qfx.FakeQuantize),
         ("torch.ao.quantization.qconfig_mapping", "QConfigMapping", qfx.QConfigMapping),

@@ -83,3 +83,10 @@ def test_when_it_has_converged() -> None:
 def test_what_cannot_be_equalized_is_refused(call: Any, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         call()
+
+
+def test_what_is_no_layer_is_a_type_error_too() -> None:
+    with pytest.raises(TypeError, match=r"item must be a nn\.Module or a string; got 1"):
+        eager.equalize(nn.Sequential(nn.Linear(2, 2)), [[1, 2]])
+    with pytest.raises(TypeError, match="Number of output channels"):
+        eager.cross_layer_equalization(nn.Linear(2, 3), nn.Linear(2, 2))

@@ -157,3 +157,12 @@ def test_every_default_makes_a_module_of_its_own() -> None:
         factory = getattr(qfx, name)
         assert factory() is not factory()
         assert isinstance(factory(), qfx.FakeQuantizeBase)
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [((7, 3), "less than or equal to quant_max"), ((-300, 200), "quant_min out of bound"), ((0, 700), "quant_max out")],
+)
+def test_codes_that_the_dtype_does_not_have_are_refused(codes: tuple[int, int], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        qfx.FakeQuantize(quant_min=codes[0], quant_max=codes[1])

@@ -157,3 +157,9 @@ def test_a_compiled_observer_without_a_range_passes_tensors_through(make: Any) -
     assert torch.equal(script(x), x)
     with pytest.raises(torch.jit.Error, match="ObservationError"):
         script.calculate_qparams()
+
+
+@pytest.mark.parametrize(("given", "lacks"), [((None, [1]), "function"), ((lambda model, x: None, None), "dataset")])
+def test_nothing_to_calibrate_with_is_refused(given: Any, lacks: str) -> None:
+    with pytest.raises(AssertionError, match=f"Must provide calibration {lacks}"):
+        qfx.quantize_jit(_script(), {"": qfx.default_qconfig}, *given)

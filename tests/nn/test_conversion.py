@@ -288,3 +288,13 @@ def test_codes_stay_inside_the_range_of_the_observer(observed, low, high, per_ch
 def test_a_scheme_that_quantizes_no_weight_is_refused(observed):
     with pytest.raises(ConfigError, match="cannot be quantized with the scheme None"):
         quantize_weight(torch.ones(1), observed(1.0, 0, qscheme=None))
+
+
+@pytest.mark.parametrize("cls", [nn.Embedding, nn.EmbeddingBag])
+def test_a_table_whose_qconfig_is_none_has_8_bits(cls):
+    table = cls(10, 12) if cls is nn.Embedding else cls(10, 12, mode="sum")
+    table.qconfig = None
+    made = getattr(quantized, cls.__name__).from_float(table)
+    assert made.dtype == torch.quint8
+    step = made.weight().q_per_channel_scales().unsqueeze(1)
+    assert ((made.weight().dequantize() - table.weight).abs() <= step * 0.51).all()

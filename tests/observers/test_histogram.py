@@ -159,3 +159,18 @@ def test_the_search_walks_the_plain_path(seed: int) -> None:
     mine, plain = l2_bins(histogram, 256), _search_step_by_step(histogram, 256)
     assert abs(mine[0] - plain[0]) <= 1
     assert abs(mine[1] - plain[1]) <= 1
+
+
+def test_the_steps_that_have_names_keep_every_count() -> None:
+    observer = HistogramObserver(bins=8)
+    observer(torch.arange(16.0))
+    ends = observer.min_val, observer.max_val
+    wider = observer._upscale_histogram(observer.histogram, *ends, torch.tensor(0.0), torch.tensor(30.0))
+    assert wider.sum() == 16
+    assert wider[4:].sum() == 0  # 15 is where the second half begins
+    both = observer._combine_histograms(
+        observer.histogram, *ends, torch.ones(8), torch.tensor(-5.0), torch.tensor(20.0)
+    )
+    assert both.sum() == 24
+    observer.reset_histogram(torch.arange(4.0), torch.tensor(0.0), torch.tensor(3.0))
+    assert (observer.histogram.sum(), observer.min_val, observer.max_val) == (4, 0, 3)

@@ -50,7 +50,7 @@ def _quantized(name: str, x: Tensor) -> Tensor:
     if not x.is_quantized:
         raise InputError(
             f"Input to 'quantized.{name}' must be quantized! It is {x.dtype}; "
-            f"use torch.nn.{'' if '.' in name else 'functional.'}{name} for floats"
+            f"use torch.nn.functional.{name.removeprefix('functional.')} for floats"
         )
     return x
 

@@ -38,6 +38,9 @@ Kind = Literal["own", "same", "dynamic", "weight"]
 MOST_CLAMPS = 2
 """As many as a kernel takes with it; see `qfx.patterns.catalogue.quantized.clamps`."""
 
+COMPUTED = "its weight is computed ({}), and kernels take a constant"
+"""Why no target lowers a layer; a reference graph quantizes its weight all the same."""
+
 # Layers with several weights, or with integers for inputs: no kernel takes a part of one.
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 TABLES = (nn.Embedding, nn.EmbeddingBag)
@@ -56,6 +59,7 @@ class Instance:
         kind: the output has an observer of its ``own``, or the ``same`` parameters as the input; or the input gets its
             scale when the model runs (``dynamic``), or nothing but the ``weight`` is quantized; the output is float.
         weighted: the root has a weight to quantize.
+        computed: name of the node that computes this weight; None for a constant one, which kernels need.
     """
 
     root: Node
@@ -66,6 +70,7 @@ class Instance:
     why: str
     kind: Kind
     weighted: bool
+    computed: str | None = None
 
     @property
     def roles(self) -> Mapping[str, int]:
@@ -231,8 +236,17 @@ def _instance(
         assert resolved.qconfig is not None
         weighted = is_weighted(view, root, config._input_type_to_index)
         nodes = tuple(sorted(outcome.match.nodes, key=lambda n: n is not root.node))
-        kind = _kind(config, kept, weighted)
-        return Instance(root.node, node, nodes, backend_pattern, resolved.qconfig, resolved.why, kind, weighted)
+        return Instance(
+            root.node,
+            node,
+            nodes,
+            backend_pattern,
+            resolved.qconfig,
+            resolved.why,
+            _kind(config, kept, weighted),
+            weighted,
+            _computed_weight(root),
+        )
     found.left[node.name] = left or Left(f"no pattern of the backend has {view.read(node).op.name} as its last op")
     return None
 
@@ -276,11 +290,18 @@ def _suits(
         )
     if suits is None or refusal is not None:
         return Left(f"{refusal} ({resolved.why})", "refused")
-    if root.op in WEIGHTED and not isinstance(root.input("w"), Param):
-        return Left(f"its weight is computed ({root.input('w')}), and kernels take a constant", "refused")
+    computed, kind = _computed_weight(root), _kind(config, suits, weighted)
+    if computed is not None and (kind != "own" or suits.weight_dtype is torch.float16):
+        return Left(COMPUTED.format(computed), "refused")
     if weighted and _is_empty(view, root):
         return Left("its weight has no elements, so there is nothing to quantize", "empty")
     return suits
+
+
+def _computed_weight(root: Reading) -> str | None:
+    """Name of the node that computes the weight of a layer spelled as a function; None where it is a constant."""
+    weight = root.input("w") if root.op in WEIGHTED else None
+    return weight.name if isinstance(weight, Node) else None
 
 
 def _asks_for_floats(qconfig: QConfig, weighted: bool) -> bool:

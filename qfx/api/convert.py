@@ -14,7 +14,7 @@ from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
 from qfx.api.originals import original_weights
 from qfx.api.parts import after_conversion, before_conversion
 from qfx.api.pause import no_collections
-from qfx.api.skip import leave_out
+from qfx.api.skip import leave_computed, leave_out
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError
@@ -71,7 +71,9 @@ def convert_to_reference_fx(
     def inner(module: GraphModule) -> GraphModule:
         return convert_to_reference_fx(module, convert_custom_config, _remove_qconfig, strict=strict)
 
-    context, converted = _reference(_observed(graph_module), convert_custom_config, qconfig_mapping, strict, inner)
+    context, converted = _reference(
+        _observed(graph_module), convert_custom_config, qconfig_mapping, strict, inner, lowered=False
+    )
     fetch_constants(context.view.gm, context)
     converted.own_parameters(context.view.gm, context)
     return _finished(context, _remove_qconfig)
@@ -87,14 +89,21 @@ def _reference(
     qconfig_mapping: Any,
     strict: bool,
     inner: Callable[[GraphModule], GraphModule],
+    *,
+    lowered: bool,
 ) -> tuple[Context, Converted]:
-    """The reference graph, not yet compiled, in the context it was made in; `inner` converts standalone modules."""
+    """The reference graph, not yet compiled, in the context it was made in.
+
+    `inner` converts standalone modules; what no kernel could take is left out where the graph is to be `lowered`.
+    """
     custom = (
         ConvertCustomConfig.from_dict(convert_custom_config)
         if isinstance(convert_custom_config, dict)
         else (convert_custom_config or ConvertCustomConfig())
     )
     before = leave_out(graph_module, qconfig_mapping, strict) if qconfig_mapping else graph_module.plan
+    if lowered:
+        before = leave_computed(graph_module, before, strict)
     gm = graph_module.draft(shared=only_read(graph_module, before["instances"]))
     context = Context.of(gm)
     gm.plan = {**before, "given": list(before["given"]), "takes": dict(before["takes"])}
@@ -239,7 +248,9 @@ def convert_fx(
     prepared = _observed(graph_module)
     if chosen != "reference":
         _refuse_devices(prepared)
-    context, converted = _reference(prepared, convert_custom_config, qconfig_mapping, strict, inner)
+    context, converted = _reference(
+        prepared, convert_custom_config, qconfig_mapping, strict, inner, lowered=chosen != "reference"
+    )
     if chosen == "onednn":
         _refuse_for_plain_integers(context)
     read = chosen == "reference" or (passes is not None and "convert" in passes)

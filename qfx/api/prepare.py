@@ -283,6 +283,7 @@ def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
                 "op": view.read(instance.root).op.name,
                 "kind": instance.kind,
                 "weighted": instance.weighted,
+                "computed": instance.computed,
                 "qconfig": instance.qconfig,
                 "why": instance.why,
                 "pattern": instance.pattern,

@@ -1,4 +1,4 @@
-"""A mapping for convert: layers that were prepared and are left float after all."""
+"""Layers that were prepared and are left float after all: by a mapping for convert, or for lack of a kernel."""
 
 from __future__ import annotations
 
@@ -6,13 +6,46 @@ from typing import Any
 
 from torch.fx import GraphModule
 
+from qfx.api.doubts import listed
 from qfx.api.honoured import say_unused
 from qfx.config import QConfigMapping, qconfig_equals
 from qfx.config.qconfig_mapping import MODULE_NAME_KEY, MODULE_NAME_REGEX_KEY, OBJECT_TYPE_KEY
 from qfx.config.resolve import Entry, entries, resolve, unused_entries
-from qfx.errors import ConfigError
+from qfx.errors import ConfigError, DowngradeError
+from qfx.frames import warn
 from qfx.graph.provenance import describe
 from qfx.passes.annotate.choices import choice
+from qfx.passes.annotate.instances import COMPUTED
+
+
+def leave_computed(gm: GraphModule, plan: dict[str, Any], strict: bool) -> dict[str, Any]:
+    """A plan without the layers whose weight is computed in the graph, which no kernel takes; warns of them.
+
+    Args:
+        gm: the prepared model. Not changed.
+        plan: its plan, or what `leave_out` made of it.
+        strict: refuse them instead.
+
+    Raises:
+        DowngradeError: `strict`, and there are some.
+    """
+    found = {name: each for name, each in plan["instances"].items() if each.get("computed")}
+    if not found:
+        return plan
+    reasons = {name: COMPUTED.format(each["computed"]) for name, each in found.items()}
+    lines = listed(f"{describe(node)}: {reasons[node.name]}" for node in gm.graph.nodes if node.name in reasons)
+    message = f"{len(found)} operators that were to be quantized stay float: {lines}"
+    if strict:
+        raise DowngradeError(message)
+    warn(f"{message}.")
+    left = {node: reasons[name] for name, each in found.items() for node in each["nodes"]}
+    return {
+        **plan,
+        "instances": {name: each for name, each in plan["instances"].items() if name not in found},
+        "float": plan["float"] | left,
+        "left_out": plan.get("left_out", {}) | left,
+    }
+
 
 _KINDS = (OBJECT_TYPE_KEY, MODULE_NAME_KEY, MODULE_NAME_REGEX_KEY)
 

@@ -78,11 +78,40 @@ def test_a_weight_read_as_an_activation_is_not_rounded_as_a_weight() -> None:
 @pytest.mark.parametrize("function", [computed_weight, transposed_weight])
 def test_a_computed_weight_stays_float(function: Any, target: str) -> None:
     gm = prepared(function)
-    found = qfx.convert_fx(gm, target=target)
+    said = r"linear \(.*\): its weight is computed \(\w+\), and kernels take a constant"
+    with pytest.warns(UserWarning, match=f"1 operators that were to be quantized stay float: {said}"):
+        found = qfx.convert_fx(gm, target=target)
     torch.testing.assert_close(found(X), gm(X), rtol=0, atol=0.3)
-    assert "its weight is computed" in gm.plan["float"]["linear"]
+    assert "its weight is computed" in found.plan["float"]["linear"]
     assert sum("linear" in kernel for kernel in found.plan["kernels"].values()) == 1  # the layer before it
-    with pytest.raises(
-        DowngradeError, match=r"linear \(.*\): its weight is computed \(\w+\), and kernels take a constant"
-    ):
-        prepared(function, strict=True)
+    with pytest.raises(DowngradeError, match=said):
+        qfx.convert_fx(gm, target=target, strict=True)
+
+
+@pytest.mark.parametrize("function", [computed_weight, transposed_weight])
+def test_a_reference_graph_quantizes_a_computed_weight_per_channel(function: Any) -> None:
+    gm = qfx.convert_to_reference_fx(prepared(function, strict=True), strict=True)
+    (weight,) = gm.graph.find_nodes(op="call_function", target=torch.quantize_per_channel)
+    (back,) = weight.users
+    assert [user.name for user in back.users] == ["linear"]
+    assert back.next.name == "linear"
+
+
+def test_a_weight_that_is_an_input_of_the_model_is_quantized_in_the_reference_graph() -> None:
+    class Given(nn.Module):
+        def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            return F.linear(x, weight)
+
+    x, weight = torch.randn(3, 4), torch.randn(5, 4)
+    gm = qfx.prepare_fx(Given().eval(), qfx.get_default_qconfig_mapping("x86"), (x, weight))
+    gm(x, weight)
+    reference = qfx.convert_to_reference_fx(gm, strict=True)
+    scale = weight.abs().amax(1) / 127.5
+    assert torch.equal(reference._input_scale_1, scale)
+    codes = torch.quantize_per_channel(weight, scale, torch.zeros(5, dtype=torch.int), 0, torch.qint8)
+    seen = torch.quantize_per_tensor(
+        x, float(reference._input_scale_0), int(reference._input_zero_point_0), torch.quint8
+    )
+    expected = F.linear(seen.dequantize(), codes.dequantize())
+    result = torch.quantize_per_tensor(expected, float(reference._scale_0), int(reference._zero_point_0), torch.quint8)
+    assert torch.equal(reference(x, weight), result.dequantize())

@@ -1,12 +1,13 @@
 """Whether converted models are laid out as the original laid them out, for scripts that look inside.
 
-Numbers are the same either way. `qfx.compat.install` switches it on; with it
+Numbers are the same either way, where there are any. `qfx.compat.install` switches it on; with it
 
 - state dicts hold torch's packed objects for packed weights, which ``torch.load`` reads with ``weights_only=False``;
   without, they hold plain tensors, which are safe to load and packed for the machine that loads them,
 - constants among activations stay parameters, quantized in every call; without, they are quantized once,
 - a relu behind a transposed convolution, which saturation makes superfluous, is called; without, it is dropped,
-- an ``nn.Identity`` whose result the model returns is observed, and stays; without, it is dropped.
+- an ``nn.Identity`` whose result the model returns is observed, and stays; without, it is dropped,
+- ``prepare_fx`` refuses scales per channel for the weights of transposed convolutions, as eager mode always does.
 
 Code that is told reads the attribute when it runs: ``layout.as_original``.
 """

@@ -8,6 +8,7 @@ from torch.fx import GraphModule, Node
 
 from qfx.api.doubts import listed
 from qfx.config import Entry, PrepareCustomConfig, QConfigMapping, Resolved, unused_entries
+from qfx.config.qconfig_checks import assert_valid_qconfig
 from qfx.config.resolve import GLOBAL, is_default
 from qfx.errors import DowngradeError
 from qfx.frames import warn
@@ -36,6 +37,18 @@ def check_unused(gm: GraphModule, mapping: QConfigMapping, custom: PrepareCustom
         if not any(isinstance(module, kind) for module in called.values())
     ]
     say_unused("PrepareCustomConfig", "that the model calls", names + classes, strict)
+
+
+def check_transposed(gm: GraphModule) -> None:
+    """Refuse weight scales per channel for transposed convolutions, as the original does; called in its layout only.
+
+    Raises:
+        PerChannelError: there is such a layer.
+    """
+    for node in gm.graph.find_nodes(op="call_module"):
+        found = choice(node)
+        if found is not None:
+            assert_valid_qconfig(found.qconfig, submodule(gm, str(node.target)))
 
 
 def say_unused(owner: str, where: str, unused: list[str], strict: bool) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from qfx import layout
 from qfx.api.arguments import as_config, as_examples, preserve
-from qfx.api.honoured import check_honoured, check_unused, choices
+from qfx.api.honoured import check_honoured, check_transposed, check_unused, choices
 from qfx.api.modules import ObservedGraphModule, QuantizedGraphModule
 from qfx.api.parts import interface, observe_custom, prepare_standalone, whole_classes, whole_names
 from qfx.api.pause import no_collections
@@ -191,6 +192,8 @@ def _prepared(
     )
     choose(gm, mapping)
     check_unused(gm, mapping, custom, strict)
+    if layout.as_original:
+        check_transposed(gm)
     chosen = choices(gm)
     context = Context.of(gm)
     stages = prepare_stages(given, is_qat=training)

@@ -76,8 +76,6 @@ def _rank(view: GraphView, node: Node, known: dict[Node, Rank]) -> Rank:
     def of(value: Any) -> Rank:
         return known.get(value) if isinstance(value, Node) else rank(view, value, known)
 
-    if reading.op.name in _STUBS and node.op == "call_module" and node.args:
-        return of(node.args[0])
     rule = _RULES.get(reading.op.name)
     if rule is not None:
         return rule(reading, of)
@@ -89,9 +87,6 @@ Rule = Callable[[Reading, Callable[[Any], Rank]], Rank]
 
 # Ops whose parameters are never those of their input, but whose shape is.
 _KEEPING = frozenset(["gelu", "silu", "mish", "softplus", "softsign", "exp", "sqrt", "neg", "abs", "to"])
-
-
-_STUBS = frozenset(["QuantStub", "DeQuantStub"])  # modules of eager mode, which fx leaves where they are
 
 
 def _widest(reading: Reading, of: Callable[[Any], Rank]) -> Rank:

@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from qfx import ops
+from qfx.spellings import register
+from qfx.spellings.modules import module
+
 
 class _Stub(nn.Module):
     def __init__(self, qconfig: Any = None) -> None:
@@ -68,3 +72,8 @@ class QuantWrapper(nn.Module):
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Quantize ``X``, call the module, dequantize its result."""
         return self.dequant(self.module(self.quant(X)))  # type: ignore[no-any-return]
+
+
+# In a graph, where every value has an observer of its own if it needs one, they do nothing.
+for _kind in (QuantStub, DeQuantStub):
+    register(module(_kind, ops.identity))

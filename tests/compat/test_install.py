@@ -286,6 +286,24 @@ def test_a_relu_behind_a_transposed_convolution_is_called_while_installed(relu: 
     assert qfx.summary(made).coverage_nodes == 1.0
 
 
+def test_scales_per_channel_of_transposed_convolutions_are_refused_while_installed() -> None:
+    x = torch.randn(2, 3, 5, 5)
+    mapping = qfx.QConfigMapping().set_global(qfx.get_default_qconfig("x86"))
+    model = nn.Sequential(nn.ConvTranspose2d(3, 4, 2)).eval()
+    prepared = qfx.prepare_fx(model, mapping, (x,))
+    prepared(x)
+    assert qfx.summary(qfx.convert_fx(prepared)).coverage_nodes == 1.0
+    qfx.compat.install()
+    try:
+        with pytest.raises(AssertionError) as raised:
+            qfx.prepare_fx(model, mapping, (x,))
+        qfx.prepare_fx(model, qfx.get_default_qconfig_mapping("x86"), (x,))
+        qfx.prepare_fx(model, mapping.set_module_name("0", None), (x,))
+    finally:
+        qfx.compat.uninstall()
+    assert str(raised.value) == "Per channel weight observer is not supported yet for ConvTranspose{n}d."
+
+
 def test_states_of_recurrent_modules_hold_packed_objects_while_installed() -> None:
     cell, lstm = qfx.nn.quantized.dynamic.GRUCell(3, 4), qfx.nn.quantized.dynamic.LSTM(3, 4)
     assert isinstance(cell.state_dict()["_packed_weight_ih"], tuple)

@@ -279,13 +279,18 @@ def _max_pool2d(
 
 # -- resizing ------------------------------------------------------------------------------------------------------
 def interpolate_line(
-    q: Tensor, size: int | None = None, scale_factor: float | None = None, align_corners: bool | None = None
+    q: Tensor,
+    size: int | None = None,
+    scale_factor: float | None = None,
+    mode: str = "linear",
+    align_corners: bool | None = None,
 ) -> Tensor:
-    """Linear resizing of ``(N, C, L)``, for which torch has no quantized kernel: bilinear, of pictures one row high.
+    """Resizing of ``(N, C, L)``, for which torch has no quantized kernel: that of pictures one row high.
 
     Args:
         q: quantized per tensor.
         size, scale_factor, align_corners: as in ``torch.nn.functional.interpolate``.
+        mode: ``"linear"``, ``"nearest"`` or ``"nearest-exact"``.
 
     Example:
         >>> q = torch.quantize_per_tensor(torch.tensor([[[0.0, 2.0]]]), 0.5, 0, torch.quint8)
@@ -293,11 +298,12 @@ def interpolate_line(
         tensor([[[0, 2, 4]]], dtype=torch.uint8)
     """
     if has_torch_function_unary(q):
-        made: Tensor = handle_torch_function(interpolate_line, (q,), q, size, scale_factor, align_corners)
+        made: Tensor = handle_torch_function(interpolate_line, (q,), q, size, scale_factor, mode, align_corners)
         return made
     sizes = [1, size] if size is not None else None
     scales = [1.0, scale_factor] if scale_factor is not None else None
-    return F.interpolate(q.unsqueeze(2), sizes, scales, "bilinear", align_corners).squeeze(2)
+    in_two = "bilinear" if mode == "linear" else mode
+    return F.interpolate(q.unsqueeze(2), sizes, scales, in_two, align_corners).squeeze(2)
 
 
 # -- storage -------------------------------------------------------------------------------------------------------

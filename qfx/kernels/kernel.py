@@ -44,7 +44,7 @@ Limit = Callable[[KernelSite], "str | None"]
 """What a kernel does not take: a clause saying so, or None."""
 
 
-def _never(attrs: Mapping[str, Any]) -> bool:
+def _never(site: KernelSite) -> bool:
     return False
 
 
@@ -64,7 +64,7 @@ class Kernel:
         limits: what it does not take.
         with_relu: the function that also keeps the result at or above zero; None if there is none.
         arrange: ``(x, scale, zero_point, attrs) -> arguments`` of ``call``.
-        own_call: for which attributes the float op's own call does all the same.
+        own_call: in which places the float op's own call does all the same.
 
     Example:
         >>> from qfx.kernels.native import NATIVE
@@ -80,11 +80,11 @@ class Kernel:
     limits: tuple[Limit, ...] = ()
     with_relu: Any = None
     arrange: Callable[[Any, Any, Any, Mapping[str, Any]], tuple[Any, ...]] = _usual
-    own_call: Callable[[Mapping[str, Any]], bool] = _never
+    own_call: Callable[[KernelSite], bool] = _never
 
-    def function(self, attrs: Mapping[str, Any]) -> Any:
-        """The function a graph calls for an op with these attributes; None for the float op's own call."""
-        return None if self.own_call(attrs) else self.call
+    def function(self, site: KernelSite) -> Any:
+        """The function a graph calls in a place; None for the float op's own call."""
+        return None if self.own_call(site) else self.call
 
     def supports(self, site: KernelSite) -> Reject | None:
         """Why the kernel does not take a place, or None if it does."""

@@ -38,18 +38,13 @@ def _number_bounds(site: KernelSite) -> str | None:
     return None if numbers else f"the kernel of {site.op} takes bounds that are numbers"
 
 
-def _not_in_one_dimension(site: KernelSite) -> str | None:
-    short = site.rank == 3 and site.attrs["mode"] != "linear"
-    return "no quantized kernel repeats values in one dimension" if short else None
-
-
 def _line(x: Any, scale: Any, zero_point: Any, attrs: Mapping[str, Any]) -> tuple[Any, ...]:
     size, factor = (v[0] if isinstance(v, tuple | list) else v for v in (attrs["size"], attrs["scale_factor"]))
-    return (x, size, None if factor is None else float(factor), attrs["align_corners"])
+    return (x, size, None if factor is None else float(factor), attrs["mode"], attrs["align_corners"])
 
 
-def _in_two_dimensions(attrs: Mapping[str, Any]) -> bool:
-    return bool(attrs["mode"] != "linear")
+def _not_in_one_dimension(site: KernelSite) -> bool:
+    return site.attrs["mode"] != "linear" and site.rank != 3
 
 
 def _no_3d_reflection(site: KernelSite) -> str | None:
@@ -86,7 +81,7 @@ def _clamp(op: str, bounds: Callable[[_Attrs], tuple[float | None, float | None]
     return Kernel(op, f"quantized {op}", codes.clamp, reference.clamp, (_number_bounds,), arrange=arrange)
 
 
-def _pool(op: str, call: Any, computes: Any, names: tuple[str, ...], own_call: Callable[[_Attrs], bool]) -> Kernel:
+def _pool(op: str, call: Any, computes: Any, names: tuple[str, ...], own_call: Callable[[KernelSite], bool]) -> Kernel:
     def arrange(x: Any, scale: Any, zero_point: Any, attrs: _Attrs) -> tuple[Any, ...]:
         window = attrs["kernel_size"], attrs["stride"] or attrs["kernel_size"], attrs["padding"]
         return (x, *(list(v) if isinstance(v, tuple) else v for v in (*window, *(attrs[name] for name in names))))
@@ -107,14 +102,16 @@ def _some(values: Any, least: int) -> bool:
     return not isinstance(values, tuple) or any(not isinstance(value, int) or value >= least for value in values)
 
 
-def _plain_max(attrs: _Attrs) -> bool:
+def _plain_max(site: KernelSite) -> bool:
+    attrs = site.attrs
     window, padding = attrs["kernel_size"], attrs["padding"]
     if isinstance(window, tuple) and len(window) == 3:
         return False
     return _some(window, 2) and not (_some(padding, 1) and _some(attrs["dilation"], 2))
 
 
-def _plain_avg(attrs: _Attrs) -> bool:
+def _plain_avg(site: KernelSite) -> bool:
+    attrs = site.attrs
     counts_all = attrs["count_include_pad"] is True or not _some(attrs["padding"], 1)
     return _some(attrs["kernel_size"], 2) and attrs["divisor_override"] is None and counts_all
 
@@ -167,9 +164,9 @@ _INPUTS_RANGE = (
         "quantized interpolate",
         codes.interpolate_line,
         reference.interpolate_bilinear,
-        (one_of("mode", "nearest", "bilinear", "linear", verb="interpolates by"), _not_in_one_dimension),
+        (one_of("mode", "nearest", "nearest-exact", "bilinear", "linear", verb="interpolates by"),),
         arrange=_line,
-        own_call=_in_two_dimensions,
+        own_call=_not_in_one_dimension,
     ),
 )
 

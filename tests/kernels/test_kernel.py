@@ -267,7 +267,7 @@ AVERAGE = {"stride": (2, 2), "padding": (0, 0), "ceil_mode": False, "count_inclu
 )
 def test_pools_that_no_engine_may_do_have_a_function(op: str, attrs: dict[str, Any], own: bool, engine: str) -> None:
     kernel = NATIVE[op]
-    assert (kernel.function(attrs) is None) is own
+    assert (kernel.function(KernelSite(op, attrs)) is None) is own
     torch.backends.quantized.engine = engine
     x = codes(2, 3, 5, 6, 7) if op == "max_pool3d" else codes(2, 3, 6, 7)
     attrs = {"ceil_mode": False} | attrs
@@ -288,8 +288,8 @@ def test_pools_that_no_engine_may_do_have_a_function(op: str, attrs: dict[str, A
 def test_attributes_that_are_computed_are_left_to_the_op() -> None:
     """What a kernel is not told, it cannot refuse."""
     unknown = object()
-    assert NATIVE["max_pool2d"].function(MAX | {"kernel_size": unknown}) is None
-    assert NATIVE["avg_pool2d"].function(AVERAGE | {"kernel_size": (unknown, 1)}) is None
+    assert NATIVE["max_pool2d"].function(KernelSite("max_pool2d", MAX | {"kernel_size": unknown})) is None
+    assert NATIVE["avg_pool2d"].function(KernelSite("avg_pool2d", AVERAGE | {"kernel_size": (unknown, 1)})) is None
 
 
 @pytest.mark.parametrize("bounds", [{"min": None, "max": object()}, {"min": torch.tensor(0.0), "max": 1.0}])

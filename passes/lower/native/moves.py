@@ -10,7 +10,7 @@ from qfx.kernels.native import NATIVE
 from qfx.ops import Op, QParamClass
 from qfx.passes.lower.codes import constant_bounds, output, per_tensor_output
 from qfx.passes.lower.parameters import parameters, quantized_items, same_parameters
-from qfx.passes.lower.site import batched, seen_rank, supported
+from qfx.passes.lower.site import batched, seen_rank, site_of, supported
 from qfx.passes.rewriter import Rewriter
 from qfx.passes.rule import Rule, rule
 from qfx.patterns import Match
@@ -29,7 +29,7 @@ def _same(op: Op) -> Rule:
     @rule(shapes.same(op), where=(per_tensor_output, constant_bounds, *takes, same_parameters))
     def lower_same(m: Match, g: Rewriter) -> Node:
         attrs = m.op.attrs
-        function = None if kernel is None else kernel.function(attrs)
+        function = None if kernel is None else kernel.function(site_of(m))
         name = f"quantized {op.name}" if kernel is None else kernel.name
         if kernel is not None and function is not None:
             return g.integer(g.call(function, *kernel.arrange(m.x, None, None, attrs)), name)

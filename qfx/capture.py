@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional
 
@@ -38,6 +39,10 @@ _COMPILED = "was compiled in place by its compile(); quantize a model that is no
 
 PREPARE_KEEPS = "PrepareCustomConfig().set_non_traceable_module_names([{}])"
 """How a user of ``prepare_fx`` keeps a module whole."""
+
+
+LEFT = inspect.Parameter.empty
+"""Among examples: an argument that is not given and has its default, though later ones are given."""
 
 
 class CaptureTracer(QuickTracer):
@@ -85,7 +90,7 @@ class CaptureTracer(QuickTracer):
             node = getattr(proxy, "node", None)
             if node is None or node.target.startswith("*"):
                 continue
-            given = number < len(self.examples)
+            given = number < len(self.examples) and self.examples[number] is not LEFT
             left = node.args and not given and not isinstance(node.args[0], torch.Tensor)
             if not left and not (given and self.examples[number] is None):
                 continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
 
+from qfx.capture import LEFT
 from qfx.errors import ConfigError
 
 
@@ -25,17 +28,37 @@ def as_config(cls: type[Any], value: Any, name: str) -> Any:
     raise ConfigError(f"{name} is a {cls.__name__} or its dictionary, got {type(value).__name__}")
 
 
-def as_examples(example_inputs: Any) -> tuple[Any, ...] | list[Any]:
-    """The arguments of a model; one tensor, which `(x)` is too, stands for itself.
+def as_examples(example_inputs: Any, model: nn.Module) -> tuple[Any, ...] | list[Any]:
+    """The arguments of a model in the order of its forward; `LEFT` for one that keeps its default.
+
+    One tensor, which ``(x)`` is too, stands for itself; a dictionary has the arguments by name.
 
     Raises:
-        ConfigError: it is something else than a tuple, a list or a tensor.
+        ConfigError: it is something else than a tuple, a list, a dictionary or a tensor, or names an argument that the
+            model does not have.
     """
     if isinstance(example_inputs, torch.Tensor):
         return (example_inputs,)
+    if isinstance(example_inputs, Mapping):
+        return _in_order(example_inputs, model)
     if not isinstance(example_inputs, tuple | list):
-        raise ConfigError(f"example_inputs is a tuple of the model's arguments, got {type(example_inputs).__name__}")
+        raise ConfigError(
+            "example_inputs is a tuple of the model's arguments, or a dictionary of them by name, got "
+            f"{type(example_inputs).__name__}"
+        )
     return example_inputs
+
+
+def _in_order(named: Mapping[Any, Any], model: nn.Module) -> tuple[Any, ...]:
+    parameters = inspect.signature(model.forward).parameters
+    takes = [name for name, each in parameters.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    strangers = [str(name) for name in named if name not in takes]
+    if strangers and len(takes) == len(parameters):
+        raise ConfigError(
+            f"example_inputs names {', '.join(strangers)}, and {type(model).__name__}.forward takes {', '.join(takes)}"
+        )
+    last = max((takes.index(name) for name in named if name in takes), default=-1)
+    return tuple(named.get(name, LEFT) for name in takes[: last + 1])
 
 
 def preserve(model: nn.Module, gm: GraphModule, names: list[str]) -> None:

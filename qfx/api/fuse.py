@@ -23,7 +23,7 @@ def fuse_fx(
     fuse_custom_config: FuseCustomConfig | dict[str, Any] | None = None,
     backend_config: BackendConfig | dict[str, Any] | None = None,
     *,
-    example_inputs: tuple[Any, ...] | None = None,
+    example_inputs: tuple[Any, ...] | dict[str, Any] | None = None,
     passes: dict[str, list[Step]] | None = None,
 ) -> FusedGraphModule:
     """Fold batch norm and merge relu in a copy of a model in eval mode.
@@ -78,14 +78,14 @@ def _fused(
     model: nn.Module,
     fuse_custom_config: Any,
     backend_config: Any,
-    example_inputs: tuple[Any, ...] | None,
+    example_inputs: tuple[Any, ...] | dict[str, Any] | None,
     passes: dict[str, list[Step]] | None,
     *,
     is_qat: bool,
 ) -> FusedGraphModule:
     custom = as_config(FuseCustomConfig, fuse_custom_config, "fuse_custom_config") or FuseCustomConfig()
     backend = as_config(BackendConfig, backend_config, "backend_config")
-    given = None if example_inputs is None else as_examples(example_inputs)
+    given = None if example_inputs is None else as_examples(example_inputs, model)
     gm = capture(model, examples=given, inference=not is_qat, draft=True, keeps=_KEEPS)
     run_steps(gm, Pipeline("fuse", with_passes(prepare_stages(backend, is_qat=is_qat), passes)).steps)
     preserve(model, gm, custom.preserved_attributes)

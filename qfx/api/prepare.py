@@ -44,7 +44,7 @@ from qfx.passes.train import train_weights
 def prepare_fx(
     model: nn.Module,
     qconfig_mapping: QConfigMapping | dict[str, Any],
-    example_inputs: tuple[Any, ...],
+    example_inputs: tuple[Any, ...] | dict[str, Any],
     prepare_custom_config: PrepareCustomConfig | dict[str, Any] | None = None,
     _equalization_config: QConfigMapping | dict[str, Any] | None = None,
     backend_config: BackendConfig | dict[str, Any] | None = None,
@@ -60,8 +60,8 @@ def prepare_fx(
     Args:
         model: a module in eval mode, or an fx graph module of one. Not changed, not run.
         qconfig_mapping: which observers for which part of the model.
-        example_inputs: a tuple of what the model is called with, or its one tensor; tells containers and integers
-            from float tensors.
+        example_inputs: a tuple of what the model is called with, a dictionary of it by name, or its one tensor; tells
+            containers and integers from float tensors.
         prepare_custom_config: submodules to keep whole, attributes to keep.
         _equalization_config: layers to equalize with the next one before anything is observed, so that the weights of
             both have ranges alike: a mapping in which anything but None says so.
@@ -104,7 +104,7 @@ def prepare_fx(
 def prepare_qat_fx(
     model: nn.Module,
     qconfig_mapping: QConfigMapping | dict[str, Any],
-    example_inputs: tuple[Any, ...],
+    example_inputs: tuple[Any, ...] | dict[str, Any],
     prepare_custom_config: PrepareCustomConfig | dict[str, Any] | None = None,
     backend_config: BackendConfig | dict[str, Any] | None = None,
     *,
@@ -122,7 +122,7 @@ def prepare_qat_fx(
         model: a module, usually in training mode. Not changed; its parameters are copied, so give the optimizer those
             of the result.
         qconfig_mapping: which fake-quantize modules for which part; see `get_default_qat_qconfig_mapping`.
-        example_inputs: a tuple of what the model is called with, or its one tensor.
+        example_inputs: a tuple of what the model is called with, a dictionary of it by name, or its one tensor.
         prepare_custom_config: submodules to keep whole, attributes to keep.
         backend_config: what can be quantized; its ``qat_module`` wins over the class qfx would take.
         passes: your own passes by the stage (``"normalize"``, ``"fuse"``) they run after.
@@ -178,7 +178,7 @@ def _prepared(
         raise ConfigError(f"{caller} takes a float model; this {type(model).__mro__[1].__name__} is prepared already")
     if mapping is None:
         raise ConfigError(f"{caller} needs a QConfigMapping; start from get_default_qconfig_mapping()")
-    example_inputs = as_examples(example_inputs)
+    example_inputs = as_examples(example_inputs, model)
     factors = as_config(QConfigMapping, equalization, "_equalization_config")
     if any(isinstance(each, EqualizationQConfig) for each in _values(mapping)):
         raise ConfigError("an EqualizationQConfig says how layers are equalized; give it in _equalization_config")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import qfx
-from qfx.errors import CaptureError
+from qfx.errors import CaptureError, ConfigError
 
 V = torch.randn(4, 8)
 MAPPING = qfx.get_default_qconfig_mapping("x86")
@@ -113,3 +113,33 @@ def test_a_traced_model_keeps_its_optional_argument() -> None:
     int8 = qfx.convert_fx(prepared)
     assert int8.plan["float"]["mul"] == "scale is no float tensor"
     assert torch.equal(int8(V, 3.0), int8(V, 1.0) * 3)
+
+
+class Optionals(Layers):
+    def forward(
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        twice: bool = False,
+        *,
+        bias: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        y = self.a(x)
+        if twice:
+            y = self.a(y)
+        if mask is not None:
+            y = y + mask
+        return y if bias is None else y + bias
+
+
+def test_examples_have_names_where_they_come_in_a_dictionary() -> None:
+    model, x = Optionals().eval(), V
+    gm = qfx.prepare_fx(model, MAPPING, {"bias": x, "x": x})
+    assert [n.target for n in gm.graph.nodes if n.op == "call_module" and n.target == "a"] == ["a"]
+    torch.testing.assert_close(gm(x, bias=x), model(x, bias=x))
+    with pytest.raises(AssertionError, match="prepared for mask=None"):
+        gm(x, x, bias=x)
+    assert qfx.prepare_fx(model, MAPPING, {"x": x, "mask": x}).code == qfx.prepare_fx(model, MAPPING, (x, x)).code
+    assert qfx.fuse_fx(model, example_inputs={"x": x}).code == qfx.fuse_fx(model, example_inputs=(x,)).code
+    with pytest.raises(ConfigError, match=r"names y, and Optionals.forward takes x, mask, twice, bias"):
+        qfx.prepare_fx(model, MAPPING, {"x": x, "y": x})

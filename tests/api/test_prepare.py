@@ -179,7 +179,7 @@ def test_bad_requests_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs a QConfigMapping"):
         qfx.prepare_fx(model.eval(), None, (X,))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="example_inputs is a tuple"):
-        qfx.prepare_fx(model.eval(), MAPPING, {"x": X})  # type: ignore[arg-type]
+        qfx.prepare_fx(model.eval(), MAPPING, 3)  # type: ignore[arg-type]
     with pytest.raises(ModelStateError, match=r"Call model\.eval"):
         qfx.prepare_fx(nn.Sequential(nn.BatchNorm2d(4)).train(), MAPPING, (X,))
     with pytest.raises(ConfigError, match="no stage is called lower"):

@@ -37,8 +37,6 @@ def _droppable(m: Match) -> bool:
     node = m.anchor
     if not layout.as_original or node.op != "call_module" or str(node.target).endswith(_OF_FUNCTIONAL):
         return True
-    if type(m.view.module(str(node.target))) is not nn.Identity:  # a stub of eager mode
-        return True
     return all(user.op != "output" for user in node.users) or m.view.rank(m.x) is None
 
 

@@ -49,3 +49,15 @@ def test_a_graph_it_traced_can_be_prepared() -> None:
     prepared = qfx.prepare_fx(traced, qfx.get_default_qconfig_mapping("x86"), (x,))
     prepared(x)
     assert (qfx.convert_fx(prepared)(x) - model(x)).abs().max() < 0.1
+
+
+def test_stubs_and_wrappers_of_eager_mode_are_traced_through() -> None:
+    model = nn.Sequential(qfx.QuantStub(), qfx.QuantWrapper(nn.Linear(2, 2)), qfx.DeQuantStub()).eval()
+    graph = qfx.QuantizationTracer([], []).trace(model)
+    assert [n.target for n in graph.nodes if n.op.startswith("call")] == ["1.module"]
+    whole = qfx.QuantizationTracer(["1"], [qfx.QuantStub]).trace(model)
+    assert [n.target for n in whole.nodes if n.op.startswith("call")] == ["0", "1"]
+    x = torch.randn(3, 2)
+    prepared = qfx.prepare_fx(model, qfx.get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    assert qfx.summary(qfx.convert_fx(prepared, strict=True)).coverage_nodes == 1.0

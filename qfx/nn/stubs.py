@@ -8,10 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from qfx import ops
-from qfx.spellings import register
-from qfx.spellings.modules import module
-
 
 class _Stub(nn.Module):
     def __init__(self, qconfig: Any = None) -> None:
@@ -74,6 +70,5 @@ class QuantWrapper(nn.Module):
         return self.dequant(self.module(self.quant(X)))  # type: ignore[no-any-return]
 
 
-# In a graph, where every value has an observer of its own if it needs one, they do nothing.
-for _kind in (QuantStub, DeQuantStub):
-    register(module(_kind, ops.identity))
+STUBS = (QuantStub, DeQuantStub, QuantWrapper)
+"""What tracers look into: in a graph, where every value can have an observer of its own, a stub does nothing."""

@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qfx import layout
 from qfx.capture import capture
-from qfx.nn.stubs import DeQuantStub, QuantStub
 from qfx.passes import run_steps
 from qfx.passes.normalize import NORMALIZE
 
@@ -81,12 +79,6 @@ def test_identity_and_dropout_go() -> None:
     x = torch.randn(3, 2)
     assert torch.equal(gm(x), model(x))
     assert "0" not in dict(gm.named_children())
-
-
-@pytest.mark.parametrize("as_original", [False, True])
-def test_stubs_of_eager_mode_go(as_original: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "as_original", as_original)
-    assert names(normalized(nn.Sequential(QuantStub(), nn.Linear(2, 2), DeQuantStub()))) == ["1"]
 
 
 def test_functional_dropout_goes_only_when_off() -> None:

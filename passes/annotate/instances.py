@@ -121,7 +121,7 @@ def find(view: GraphView, index: Index[BackendPattern], no_floats: set[Node]) ->
         said = _parameter_of(view, node, computing) if node in fixed else None
         if said is not None:
             computing[node] = said
-        strangers = None if reads_indices(view, node) else _of_strangers(view, node, no_floats)
+        strangers = _of_strangers(view, node, no_floats)
         said = said or strangers or _of_a_sequence(view, node, parts)
         if said is not None:
             found.left[node.name] = Left(said)
@@ -164,7 +164,10 @@ def _parameter_of(view: GraphView, node: Node, computing: dict[Node, str]) -> st
 
 def _of_strangers(view: GraphView, node: Node, no_floats: set[Node]) -> str | None:
     """Why a node that computes with something else than float tensors is left alone; None for every other."""
-    strangers = [source.name for _, source in activations(view, node) if source in no_floats]
+    values = [source for _, source in activations(view, node)]
+    if has_own_kernel(view, node):  # a table reads integers; the state of an LSTM is a pair, of which nothing is asked
+        values = [] if reads_indices(view, node) else values[:1]
+    strangers = [source.name for source in values if source in no_floats]
     if not strangers:
         return None
     if is_item(view, node, no_floats):
@@ -261,7 +264,7 @@ def _unfit(
 ) -> Left | None:
     """What in the graph keeps a matched op float; None if nothing does."""
     roles = config._input_type_to_index
-    said = None if reads_indices(view, root.node) else _of_strangers(view, root.node, no_floats)
+    said = _of_strangers(view, root.node, no_floats)
     if said is None and next(activations(view, root.node, roles), None) is None:
         said = "it has no tensor input"
     said = said or writes.refusal(view, root.node, anchor, roles)

@@ -44,6 +44,20 @@ class Recurrent(nn.Module):
         return self.lstm_cell(a, (h[0], a)), self.gru_cell(a, h[0])
 
 
+class Stateful(nn.Module):
+    """Recurrent layers whose state comes with the call, or from one another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.second, self.cell, self.gru = nn.LSTM(4, 4), nn.LSTM(4, 4), nn.LSTMCell(4, 4), nn.GRU(4, 4)
+
+    def forward(self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]) -> Any:
+        y, state = self.lstm(x, state)
+        y, (h, c) = self.second(y, state)
+        h, c = self.cell(y[1], self.cell(y[0], (h[0], c[0])))
+        return self.gru(y, h.unsqueeze(0)), c
+
+
 class Tables(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -76,6 +90,18 @@ def test_layers_that_quantize_their_input(engine: str, name: str, kind: Any, sha
         engine = "fbgemm"  # the original has half floats with this engine and x86 only
     torch.backends.quantized.engine = engine
     _same(kind(), lambda lib: lib.QConfigMapping().set_global(getattr(lib, name)), (torch.randn(*shape),))
+
+
+@pytest.mark.parametrize("name", ["default_dynamic_qconfig", "float16_dynamic_qconfig"])
+def test_recurrent_layers_with_a_state(name: str) -> None:
+    model, states = Stateful(), (torch.randn(1, 2, 4), torch.randn(1, 2, 4))
+    inputs = (torch.randn(3, 2, 4), states)
+    _same(model, lambda lib: lib.QConfigMapping().set_global(getattr(lib, name)), inputs)
+    prepared = qfx.prepare_fx(model, qfx.QConfigMapping().set_global(getattr(qfx, name)), inputs)
+    made = qfx.convert_fx(prepared, strict=True)
+    assert {type(module).__module__ for module in made.children()} == {
+        f"qfx.nn.quantized.dynamic.{each}" for each in ("rnn", "cell")
+    }
 
 
 @pytest.mark.parametrize("engine", ["x86", "fbgemm", "onednn", "qnnpack"])

@@ -278,7 +278,8 @@ def _constant(context: Context, name: str, value: Any, *, single: bool = False) 
     if not isinstance(value, torch.Tensor):
         made = torch.tensor(value)
     elif single:  # made of the number, which costs half of a copy and a change of shape
-        made = torch.scalar_tensor(value.item(), dtype=value.dtype, device=value.device)
+        dtype = value.dtype if value.is_floating_point() else torch.int64  # as the original's state dicts have it
+        made = torch.scalar_tensor(value.item(), dtype=dtype, device=value.device)
     else:
         made = value.detach().clone()
     # The name is known to be free, which is what registering a buffer spends its time on.

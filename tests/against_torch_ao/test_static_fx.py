@@ -71,6 +71,19 @@ def test_the_same_numbers(name: str) -> None:
     assert theirs(x).detach().abs().max() > 0
 
 
+def test_scales_and_zero_points_are_kept_as_the_original_keeps_them() -> None:
+    ours, theirs = (
+        {
+            name: (value.dtype, value.shape)
+            for name, value in made.state_dict().items()
+            if isinstance(value, torch.Tensor) and ("scale" in name or "zero_point" in name)
+        }
+        for made in both(nn.Sequential(nn.Linear(8, 8), nn.Hardswish(), nn.Linear(8, 8)), torch.randn(4, 8))
+    )
+    assert ours == theirs
+    assert len(ours) > 4
+
+
 def test_a_product_is_the_same_call() -> None:
     for made in both(Calls(lambda x: torch.matmul(x, x.t())), torch.randn(4, 8)):
         assert len(made.graph.find_nodes(op="call_function", target=torch.ops.quantized.matmul)) == 1

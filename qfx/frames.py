@@ -68,5 +68,4 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         frame.f_lineno,
         module=str(where.get("__name__", "<unknown>")),
         registry=where.setdefault("__warningregistry__", {}),
-        module_globals=where,
     )

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ast
 import copy
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +72,15 @@ def test_a_warning_points_to_the_users_line_and_is_shown_once(name: str) -> None
     function = WARNINGS[name].__code__
     lines = {line for *_, line in function.co_lines() if line is not None}
     assert only.lineno in lines
+
+
+@pytest.mark.parametrize("how", ["-c", "stdin"])
+def test_a_warning_without_a_file_of_the_users_is_a_warning(how: str) -> None:
+    code = "import qfx\nqfx.QConfigMapping.from_dict({'nope': 1})\nprint('went on')\n"
+    arguments = [sys.executable, "-c", code] if how == "-c" else [sys.executable, "-"]
+    said = subprocess.run(arguments, input=code, capture_output=True, text=True, check=True)
+    assert "UserWarning" in said.stderr
+    assert said.stdout == "went on\n"
 
 
 def test_filters_see_the_users_module() -> None:

@@ -21,7 +21,7 @@ _FACT_ATTRIBUTES = frozenset(
 )
 
 
-def not_float(view: GraphView, example_inputs: Sequence[Any]) -> set[Node]:
+def not_float(view: GraphView, example_inputs: Sequence[Any] | None) -> set[Node]:
     """Nodes that are no float tensors, as far as the graph and the example inputs tell. The model is not run.
 
     Constants of another dtype than float32, and what is computed from them, are among them: observers and quantize take
@@ -29,7 +29,8 @@ def not_float(view: GraphView, example_inputs: Sequence[Any]) -> set[Node]:
 
     Args:
         view: the graph.
-        example_inputs: what the model is called with; tells containers and integer tensors among the inputs.
+        example_inputs: what the model is called with; tells containers and integer tensors among the inputs. None
+            where nobody knows: every input without a number for its default is taken for a float tensor.
     """
     found: set[Node] = set()
     wide: set[Node] = set()  # float64 and the like, which spreads to whatever is computed with it
@@ -37,6 +38,10 @@ def not_float(view: GraphView, example_inputs: Sequence[Any]) -> set[Node]:
     position = 0
     for node in view.gm.graph.nodes:
         if node.op == "placeholder":
+            if example_inputs is None:
+                if node.args and node.args[0] is not None:
+                    found.add(node)  # a number by default
+                continue
             if str(node.target).startswith("*"):  # what is left of them, and keywords
                 rest: Any = {} if str(node.target).startswith("**") else tuple(example_inputs[position:])
                 _note(node, rest, found, containers)

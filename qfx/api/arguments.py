@@ -28,8 +28,8 @@ def as_config(cls: type[Any], value: Any, name: str) -> Any:
     raise ConfigError(f"{name} is a {cls.__name__} or its dictionary, got {type(value).__name__}")
 
 
-def as_examples(example_inputs: Any, model: nn.Module) -> tuple[Any, ...] | list[Any]:
-    """The arguments of a model in the order of its forward; `LEFT` for one that keeps its default.
+def as_examples(example_inputs: Any, model: nn.Module) -> tuple[Any, ...] | list[Any] | None:
+    """The arguments of a model in the order of its forward; `LEFT` for one that keeps its default. None for none.
 
     One tensor, which ``(x)`` is too, stands for itself; a dictionary has the arguments by name.
 
@@ -41,7 +41,7 @@ def as_examples(example_inputs: Any, model: nn.Module) -> tuple[Any, ...] | list
         return (example_inputs,)
     if isinstance(example_inputs, Mapping):
         return _in_order(example_inputs, model)
-    if not isinstance(example_inputs, tuple | list):
+    if example_inputs is not None and not isinstance(example_inputs, tuple | list):
         raise ConfigError(
             "example_inputs is a tuple of the model's arguments, or a dictionary of them by name, got "
             f"{type(example_inputs).__name__}"

@@ -85,8 +85,7 @@ def _fused(
 ) -> FusedGraphModule:
     custom = as_config(FuseCustomConfig, fuse_custom_config, "fuse_custom_config") or FuseCustomConfig()
     backend = as_config(BackendConfig, backend_config, "backend_config")
-    given = None if example_inputs is None else as_examples(example_inputs, model)
-    gm = capture(model, examples=given, inference=not is_qat, draft=True, keeps=_KEEPS)
+    gm = capture(model, examples=as_examples(example_inputs, model), inference=not is_qat, draft=True, keeps=_KEEPS)
     run_steps(gm, Pipeline("fuse", with_passes(prepare_stages(backend, is_qat=is_qat), passes)).steps)
     preserve(model, gm, custom.preserved_attributes)
     made = FusedGraphModule.adopt(gm)

@@ -44,7 +44,7 @@ from qfx.passes.train import train_weights
 def prepare_fx(
     model: nn.Module,
     qconfig_mapping: QConfigMapping | dict[str, Any],
-    example_inputs: tuple[Any, ...] | dict[str, Any],
+    example_inputs: tuple[Any, ...] | dict[str, Any] | None,
     prepare_custom_config: PrepareCustomConfig | dict[str, Any] | None = None,
     _equalization_config: QConfigMapping | dict[str, Any] | None = None,
     backend_config: BackendConfig | dict[str, Any] | None = None,
@@ -61,7 +61,7 @@ def prepare_fx(
         model: a module in eval mode, or an fx graph module of one. Not changed, not run.
         qconfig_mapping: which observers for which part of the model.
         example_inputs: a tuple of what the model is called with, a dictionary of it by name, or its one tensor; tells
-            containers and integers from float tensors.
+            containers and integers from float tensors. None takes every input for a float tensor.
         prepare_custom_config: submodules to keep whole, attributes to keep.
         _equalization_config: layers to equalize with the next one before anything is observed, so that the weights of
             both have ranges alike: a mapping in which anything but None says so.
@@ -104,7 +104,7 @@ def prepare_fx(
 def prepare_qat_fx(
     model: nn.Module,
     qconfig_mapping: QConfigMapping | dict[str, Any],
-    example_inputs: tuple[Any, ...] | dict[str, Any],
+    example_inputs: tuple[Any, ...] | dict[str, Any] | None,
     prepare_custom_config: PrepareCustomConfig | dict[str, Any] | None = None,
     backend_config: BackendConfig | dict[str, Any] | None = None,
     *,

@@ -44,10 +44,11 @@ class OldModule(ModuleType):
         names: dict[str, None] = {}
         for source in self._qfx_sources:
             module = importlib.import_module(source)
-            listed = getattr(module, "__all__", None)
-            names.update(dict.fromkeys(listed if listed is not None else vars(module)))
+            own = (name for name, value in vars(module).items() if getattr(value, "__module__", None) == source)
+            names.update(dict.fromkeys(getattr(module, "__all__", own)))
         found = [name for name in names if not name.startswith("_")]
-        return [name for name in found if not isinstance(getattr(self, name), ModuleType)]
+        # A package of packages, torch.ao.nn, has nothing else to list
+        return [name for name in found if not isinstance(getattr(self, name), ModuleType)] or found
 
     def __dir__(self) -> list[str]:
         """Its public names, and what was put on it."""

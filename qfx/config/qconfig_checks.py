@@ -11,6 +11,7 @@ from qfx.config.observer_facts import observer_facts
 from qfx.config.qconfig import QConfig, QConfigAny
 from qfx.dtypes import is_per_channel
 from qfx.errors import ConfigError
+from qfx.observers.base import ObserverBase
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -23,12 +24,13 @@ def assert_valid_qconfig(qconfig: QConfigAny, mod: nn.Module) -> None:
     """Check a configuration for a module of eager mode.
 
     Raises:
-        PerChannelError: a transposed convolution is to have one weight scale a channel, which eager mode has no
-            kernel for.
+        PerChannelError: a transposed convolution is to have its weight observed with one scale a channel, which eager
+            mode has no kernel for.
     """
     if qconfig is None or qconfig.weight is None or not isinstance(mod, _TRANSPOSED):
         return
-    if is_per_channel(observer_facts(qconfig.weight).qscheme):
+    # A fake-quantize module passes: what trains with scales per channel may go on to a reference graph
+    if isinstance(qconfig.weight(), ObserverBase) and is_per_channel(observer_facts(qconfig.weight).qscheme):
         error = PerChannelError("Per channel weight observer is not supported yet for ConvTranspose{n}d.")
         error.add_note(f"give the weight of the {type(mod).__name__} one scale, e.g. default_weight_observer")
         raise error

@@ -158,6 +158,8 @@ class QConfigMapping:
 def _checked(qconfig: object) -> QConfigAny:
     if qconfig is None or isinstance(qconfig, QConfig):
         return qconfig
+    if isinstance(qconfig, list | dict) and not qconfig:  # how saved configurations of other libraries say None
+        return None
     if isinstance(qconfig, EqualizationQConfig):  # in a mapping for _equalization_config
         return qconfig  # type: ignore[return-value]
     # A QConfig of another library, or a plain pair with its fields, says the same.

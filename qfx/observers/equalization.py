@@ -236,7 +236,7 @@ input_equalization_observer = InputEqualizationObserver.with_args(
     dtype=torch.quint8, qscheme=torch.per_tensor_symmetric
 )
 weight_equalization_observer = WeightEqualizationObserver.with_args(
-    dtype=torch.qint8, qscheme=torch.per_tensor_symmetric
+    dtype=torch.qint8, qscheme=torch.per_channel_symmetric
 )
 default_equalization_qconfig = EqualizationQConfig(
     input_activation=input_equalization_observer, weight=weight_equalization_observer

@@ -63,6 +63,8 @@ def load_observer_state_dict(mod: nn.Module, obs_dict: OrderedDict[str, Tensor])
             # A state dict without versions is one saved by name only; its entries have today's layout
             local = metadata.get(name, {"version": getattr(module, "_version", None)})
             module._load_from_state_dict(state, prefix, local, True, missing, unexpected, errors)
+    # What a fake-quantize of a weight keeps beside its observer was not saved either
+    missing = [key for key in missing if key in own]
     unexpected += [key for key in obs_dict if not any(key.startswith(k.rpartition(".")[0] + ".") for k in own)]
     if missing or unexpected or errors:
         raise ObservationError(

@@ -31,7 +31,7 @@ class Answer:
     Attributes:
         problems: what makes its statistics doubtful, worst first.
         scale, zero_point: as ``calculate_qparams`` gives them, perhaps views of a tensor they share with others;
-            None where it saw nothing (see `NOTHING_SEEN`).
+            None where it saw nothing (see `NOTHING_SEEN`), or NaN made the scale one.
     """
 
     problems: list[str]
@@ -66,7 +66,10 @@ def _answer(observer: Any, sound: bool, solved: tuple[Tensor, Tensor] | None) ->
     problems = [] if sound or not hasattr(inner, "problems") else inner.problems()
     if problems and problems[0] in NOTHING_SEEN:
         return Answer(problems)
-    return Answer(problems, *(solved if solved is not None else observer.calculate_qparams()))
+    scale, zero_point = solved if solved is not None else observer.calculate_qparams()
+    if problems and not scale.isfinite().all():  # torch's kernel that observes and rounds takes NaN into its average
+        return Answer(problems)
+    return Answer(problems, scale, zero_point)
 
 
 def _range(observer: Any) -> _Range | None:

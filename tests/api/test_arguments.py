@@ -143,3 +143,17 @@ def test_examples_have_names_where_they_come_in_a_dictionary() -> None:
     assert qfx.fuse_fx(model, example_inputs={"x": x}).code == qfx.fuse_fx(model, example_inputs=(x,)).code
     with pytest.raises(ConfigError, match=r"names y, and Optionals.forward takes x, mask, twice, bias"):
         qfx.prepare_fx(model, MAPPING, {"x": x, "y": x})
+
+
+def test_without_examples_every_input_is_a_float_tensor() -> None:
+    prepared = qfx.prepare_fx(Scaled().eval(), MAPPING, None)
+    prepared(V, 2.0)
+    assert qfx.convert_fx(prepared)(V, 2.0).shape == V.shape
+    trained = qfx.prepare_qat_fx(Switchless().train(), qfx.get_default_qat_qconfig_mapping("x86"), None)
+    trained(V)
+    assert qfx.summary(qfx.convert_fx(trained, strict=True)).coverage_nodes == 1.0
+
+
+class Switchless(Layers):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.a(x))  # type: ignore[no-any-return]

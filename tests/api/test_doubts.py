@@ -114,6 +114,20 @@ def test_a_weight_that_is_not_finite(spelling: str, bad: float, word: str, targe
         qfx.convert_fx(prepared, target=target, strict=True)
 
 
+def test_an_average_that_became_nan_in_training() -> None:
+    class Root(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x.sqrt(), x])
+
+    prepared = qfx.prepare_qat_fx(Root().train(), qfx.get_default_qat_qconfig_mapping("x86"), (X,))
+    prepared(-X.abs())
+    with pytest.warns(UserWarning, match="sqrt: saw NaN"):
+        gm = qfx.convert_fx(prepared)
+    assert all(bool(value.isfinite().all()) for value in gm.buffers())
+    with pytest.raises(DowngradeError, match="saw NaN"):
+        qfx.convert_fx(prepared, strict=True)
+
+
 # -- layers without features ---------------------------------------------------------------------------------------
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Initializing zero-element tensors is a no-op")

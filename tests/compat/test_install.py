@@ -109,6 +109,19 @@ def test_a_star_import_brings_the_public_names() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # torch.package's own
+def test_lists_of_layers_hold_classes_and_packages_list_packages() -> None:
+    code = """
+import qfx.compat
+qfx.compat.install()
+import torch.ao.nn
+from torch.testing._internal import common_modules
+assert torch.ao.nn.__all__ == ["intrinsic", "qat", "quantizable", "quantized", "sparse"]
+for family in (torch.ao.nn.qat, torch.ao.nn.quantizable, torch.ao.nn.quantized):
+    assert all(isinstance(getattr(family.modules, name), type) for name in family.modules.__all__)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
 def test_a_package_takes_ours_for_granted_as_it_does_torch() -> None:
     layer = qfx.nn.quantized.Linear(4, 3)
     with pytest.raises(PackagingError), PackageExporter(io.BytesIO()) as refused:

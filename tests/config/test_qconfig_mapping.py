@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections import namedtuple
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,13 @@ def test_attributes_and_repr() -> None:
 def test_unknown_keys_warn() -> None:
     with pytest.warns(UserWarning, match="QConfigMapping.from_dict ignores 'object_types'; it reads .*'object_type'"):
         QConfigMapping.from_dict({"object_types": []})
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}])
+def test_an_empty_configuration_is_none(nothing: Any) -> None:
+    mapping = QConfigMapping().set_global(nothing).set_module_name("fc", nothing)
+    assert mapping.global_qconfig is None
+    assert mapping.module_name_qconfigs == {"fc": None}
 
 
 def test_a_pair_with_the_same_fields_is_taken() -> None:

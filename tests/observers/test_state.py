@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import qfx
 from qfx.errors import ObservationError
 from qfx.observers import (
     HistogramObserver,
@@ -60,3 +61,19 @@ def test_differences_are_named() -> None:
     saved["activation_post_process_0.histogram"] = torch.zeros(3)
     with pytest.raises(ObservationError, match=r"not fitting .*histogram"):
         load_observer_state_dict(prepared(), saved)
+
+
+@pytest.mark.parametrize("qconfig", [qfx.default_qat_qconfig, qfx.get_default_qat_qconfig("x86")])
+def test_a_model_that_trains_takes_back_what_it_gave(qconfig: qfx.QConfig) -> None:
+    def made() -> nn.Module:
+        model = nn.Sequential(nn.Linear(5, 5), nn.ReLU()).train()
+        return qfx.prepare_qat_fx(model, qfx.QConfigMapping().set_global(qconfig), (torch.randn(2, 5),))
+
+    source, target = made(), made()
+    source(torch.randn(2, 5))
+    saved = get_observer_state_dict(source)
+    load_observer_state_dict(target, saved)
+    again = get_observer_state_dict(target)
+    assert list(again) == list(saved)
+    assert all(torch.equal(again[key], value) for key, value in saved.items())
+    assert any("weight_fake_quant" in key for key in saved)

@@ -8,7 +8,7 @@ arXiv:1806.08342, section 3.2.2).
 No ``from __future__ import annotations`` here: TorchScript reads the annotations of attributes as objects.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -49,10 +49,10 @@ class WithBatchNorm(QATModule):
     _FLOAT_WEIGHTED: Any = None
     _FLOAT_BN: Any = None
     _FLOAT_FOLDED: Any = None
-    _CHANNELS_OF_RESULT: tuple[int, ...] = (1, -1)
 
-    bn: Any
-    bias: Any
+    if TYPE_CHECKING:  # TorchScript would take the annotations for attributes' types
+        bn: Any
+        bias: Any
 
     def _own_batch_norm(self, channels: int, eps: float, momentum: float, freeze_bn: bool, qconfig: Any) -> None:
         self.bn = self._FLOAT_BN(channels, eps, momentum)
@@ -107,18 +107,22 @@ class WithBatchNorm(QATModule):
     def _product(self, input: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def _by_channel(self, of_channels: Tensor) -> Tensor:
+        """Numbers of the channels in the shape that a result is multiplied with."""
+        return of_channels.reshape([1, -1] + [1] * (self.weight.dim() - 2))
+
     def _normalized(self, input: Tensor) -> Tensor:
         if not is_scripting() and self._enable_slow_path_for_better_numerical_stability:
             return self._normalized_slowly(input)
         factor = self.bn.weight / torch.sqrt(self.bn.running_var + self.bn.eps)
         of_rows = factor.reshape([-1] + [1] * (self.weight.dim() - 1))
-        of_channels = factor.reshape(self._CHANNELS_OF_RESULT)
+        of_channels = self._by_channel(factor)
         if is_scripting():
             result = self._product(input, self.weight_fake_quant(self.weight * of_rows)) / of_channels
         else:
             result = self._divided(input, of_rows, of_channels)
         if self.bias is not None:
-            result = result + self.bias.reshape(self._CHANNELS_OF_RESULT)
+            result = result + self._by_channel(self.bias)
         return self.bn(result)  # type: ignore[no-any-return]
 
     @torch.jit.unused
@@ -128,7 +132,7 @@ class WithBatchNorm(QATModule):
             result = self._product(input, self.weight)
             var, mean = torch.var_mean(result, [axis for axis in range(result.dim()) if axis != 1], correction=0)
             with torch.no_grad():
-                bn(result if bias is None else result + bias.reshape(self._CHANNELS_OF_RESULT))  # follows the batch
+                bn(result if bias is None else result + self._by_channel(bias))  # follows the batch
             steady = torch.sqrt(bn.running_var + bn.eps)
         else:
             var, mean = bn.running_var, bn.running_mean if bias is None else bn.running_mean - bias
@@ -137,10 +141,8 @@ class WithBatchNorm(QATModule):
         weight = self.weight_fake_quant(self.weight * factor.reshape([-1] + [1] * (self.weight.dim() - 1)))
         result = self._product(input, weight)
         if steady is not None:
-            result = result * (steady / deviation).reshape(self._CHANNELS_OF_RESULT)
-        return result + (  # type: ignore[no-any-return]
-            bn.bias - mean * bn.weight / deviation
-        ).reshape(self._CHANNELS_OF_RESULT)
+            result = result * self._by_channel(steady / deviation)
+        return result + self._by_channel(bn.bias - mean * bn.weight / deviation)
 
     @torch.jit.unused
     def _divided(self, input: Tensor, of_rows: Tensor, of_channels: Tensor) -> Tensor:
@@ -184,7 +186,7 @@ class WithBatchNorm(QATModule):
     def to_float(self) -> Any:
         """The float form with the batch norm folded: the weighted module, or it and its relu in a container."""
         made = like(self._FLOAT_WEIGHTED, self)
-        for name in ("freeze_bn", "_CHANNELS_OF_RESULT", "_enable_slow_path_for_better_numerical_stability"):
+        for name in ("freeze_bn", "_enable_slow_path_for_better_numerical_stability"):
             made.__dict__.pop(name, None)
         weight, bias = fold_modules(self, self.bn)
         made._parameters.update({"weight": nn.Parameter(weight), "bias": nn.Parameter(bias)})

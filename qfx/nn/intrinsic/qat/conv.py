@@ -48,21 +48,18 @@ class ConvBn1d(_ConvBn, nn.Conv1d):
     """Conv1d and a batch norm that will be folded into it."""
 
     _FLOAT_MODULE, _FLOAT_WEIGHTED, _FLOAT_BN = nni.ConvBn1d, nn.Conv1d, nn.BatchNorm1d
-    _CHANNELS_OF_RESULT = (1, -1, 1)
 
 
 class ConvBn2d(_ConvBn, nn.Conv2d):
     """Conv2d and a batch norm that will be folded into it."""
 
     _FLOAT_MODULE, _FLOAT_WEIGHTED, _FLOAT_BN = nni.ConvBn2d, nn.Conv2d, nn.BatchNorm2d
-    _CHANNELS_OF_RESULT = (1, -1, 1, 1)
 
 
 class ConvBn3d(_ConvBn, nn.Conv3d):
     """Conv3d and a batch norm that will be folded into it."""
 
     _FLOAT_MODULE, _FLOAT_WEIGHTED, _FLOAT_BN = nni.ConvBn3d, nn.Conv3d, nn.BatchNorm3d
-    _CHANNELS_OF_RESULT = (1, -1, 1, 1, 1)
 
 
 class ConvBnReLU1d(ConvBn1d):

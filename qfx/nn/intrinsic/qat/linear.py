@@ -36,7 +36,6 @@ class LinearBn1d(WithBatchNorm, nn.Linear):
     """Linear and a batch norm that will be folded into it."""
 
     _FLOAT_MODULE, _FLOAT_WEIGHTED, _FLOAT_BN = nni.LinearBn1d, nn.Linear, nn.BatchNorm1d
-    _CHANNELS_OF_RESULT = (1, -1)
 
     def __init__(
         self,

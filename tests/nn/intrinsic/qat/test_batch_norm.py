@@ -157,3 +157,14 @@ def test_copies_and_states(name: str) -> None:
     other.load_state_dict(made.state_dict(), strict=True)
     for each in (other, copy.deepcopy(made)):
         assert torch.equal(each(data), made(data))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", [*WITH_BN, *WITHOUT])
+def test_it_scripts(name: str, training: bool, bias: bool) -> None:
+    made = getattr(nniqat, name).from_float(fused(name, bias=bias)).train(training)
+    scripted, data = torch.jit.script(copy.deepcopy(made)), x(name)
+    torch.testing.assert_close(scripted(data), made(data))
+    assert all(torch.equal(scripted.state_dict()[key], value) for key, value in made.state_dict().items())

@@ -17,33 +17,25 @@ from torch.fx import GraphModule, Node
 
 from qfx import dtypes
 from qfx.graph import Param
-from qfx.graph.attributes import parent_of, submodule
+from qfx.graph.attributes import submodule
 from qfx.graph.copying import copied_tensor
 from qfx.graph.walk import modules_in
-from qfx.nn.quantized import reference
-from qfx.nn.quantized.reference.weight import of_float
 from qfx.observers.base import SAW_INTEGERS
 from qfx.observers.extremes import largest_seen
 from qfx.observers.together import Answer, answers_together
-from qfx.passes.blanks import Blanks
+from qfx.passes.annotate.inputs import parameter_slots
 from qfx.passes.dynamic import at_run_time, is_whole, swap_layers
 from qfx.passes.halves import in_halves
+from qfx.passes.layers import first_parts, in_reference, layers, weighted_part
 from qfx.passes.names import QParamNames
 from qfx.passes.observe import KEY, is_dynamic, seen_shape, stop_watching, watching
 from qfx.passes.pipeline import Context
 from qfx.passes.reach import Scale, keep_within
-from qfx.passes.train import settle, trained_as_float
-from qfx.passes.weights import along_output_channels
+from qfx.passes.train import settle
 from qfx.qparams import QParams
-from qfx.spellings import module_spelling
 
 CODES_KEY = "qfx_codes"
 """Metadata of a quantize node: the first and the last code its observer had."""
-
-REFERENCE: dict[type[nn.Module], Any] = {
-    getattr(nn, name): getattr(reference, name)
-    for name in ("Linear", *(f"{kind}{n}d" for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3)))
-}
 
 
 @dataclass(slots=True)
@@ -76,7 +68,7 @@ class Converted:
         changed = False
         for node in gm.graph.find_nodes(op="call_module", sort=False) if self.shared else ():
             called = context.view.module(str(node.target))
-            for module in self.shared.intersection((called, *called._modules.values())):
+            for module in self.shared.intersection(part for _, part in first_parts(called)):
                 for name, parameter in module._parameters.items():
                     if parameter is not None:
                         module._parameters[name] = copied_tensor(parameter, self.copies)  # type: ignore[assignment]
@@ -97,8 +89,8 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     settle(context, instances)
     gm = context.rewriter.gm
     observed = [node for node in gm.graph.nodes if KEY in node.meta]
-    layers = _layers(context, instances)
-    solved = _Solved([_ready(context, node) for node in observed] + [layer.observer for layer in layers])
+    weighted = layers(context, instances)
+    solved = _Solved([_ready(context, node) for node in observed] + [layer.observer for layer in weighted])
     names = QParamNames(context)
     scales: dict[Node, Scale] = {}
     plan: Any = gm.plan
@@ -113,12 +105,13 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     for path, module in modules_in(gm, aliases=True):
         paths.setdefault(id(module), []).append(path)
     swap_layers(context, instances, paths, found.copies)
-    for layer in layers:
+    for layer in weighted:
         for root in layer.roots:
             context.view.forget(root)  # another module stands there now
             _note_constant(found, root.name, f"{layer.path}.weight", solved.problems(layer.observer))
-        made = _reference(context, layer, solved.of(layer.observer), paths[id(layer.called)])
-        found.shared.add(made)
+        made = in_reference(context, layer, solved.of(layer.observer), paths[id(layer.called)])
+        if made is not None:
+            found.shared.add(made)
     keep_within(context, scales, frozenset(name for name, instance in instances.items() if instance["weighted"]))
     return found
 
@@ -138,7 +131,7 @@ def only_read(gm: GraphModule, instances: dict[str, dict[str, Any]]) -> Iterator
         if instance and is_whole(instance):
             yield submodule(gm, str(node.target))
         elif instance.get("weighted"):
-            yield _weighted_part(submodule(gm, str(node.target)))
+            yield weighted_part(submodule(gm, str(node.target)))
 
 
 def observers(gm: GraphModule) -> Iterator[nn.Module]:
@@ -191,13 +184,17 @@ def _qparams(observer: Any, answer: Answer) -> QParams:
 
 
 def _ready(context: Context, node: Node) -> Any:
-    """The observer of a node, once it has seen something: a weight needs no calibration data."""
+    """The observer of a node; a weight needs no calibration data, and is seen once more as it is now."""
     observer: Any = context.view.module(str(node.target))
     source = context.view.value(node.args[0])
-    if isinstance(source, Param) and not getattr(observer, "batches", 1):
+    if isinstance(source, Param) and (not getattr(observer, "batches", 1) or _is_weight(context, node)):
         observer = copy.deepcopy(observer)  # the prepared model keeps its own as it is
         observer(source.tensor)
     return observer
+
+
+def _is_weight(context: Context, node: Node) -> bool:
+    return any("w" in parameter_slots(context.view, user, node) for user in node.users)
 
 
 def _replace(
@@ -287,92 +284,3 @@ def _constant(context: Context, name: str, value: Any, *, single: bool = False) 
     param = context.view.param(name, made)
     param.late = True
     return param
-
-
-def _weighted_part(module: nn.Module) -> Any:
-    whole = type(module) in REFERENCE or "weight_fake_quant" in module._modules
-    return module if whole else next(iter(module._modules.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """A weighted module to be replaced.
-
-    Attributes:
-        path: where it is called, and `roots`, the nodes that call it.
-        called: the module in the graph.
-        module: the same in float: itself, or what a module that trained folds to.
-        inner: the part of it with the weight, perhaps all of it.
-        observer: of the weight.
-    """
-
-    path: str
-    called: Any
-    module: Any
-    inner: Any
-    observer: Any
-    roots: list[Node]
-
-
-def _layers(context: Context, instances: dict[str, dict[str, Any]]) -> list[_Layer]:
-    """The weighted modules among the instances, their weights observed; a module called twice is there once."""
-    found: dict[int, _Layer] = {}
-    blanks = Blanks()
-    roots = {node.name: node for node in context.rewriter.gm.graph.nodes if node.name in instances}
-    for name, instance in instances.items():
-        root = roots.get(name)
-        if root is None or not instance["weighted"] or is_whole(instance) or root.op != "call_module":
-            continue
-        path = str(root.target)
-        called: Any = context.view.module(path)
-        if id(called) in found:
-            found[id(called)].roots.append(root)
-            continue
-        folded = trained_as_float(called)
-        if folded is None:
-            module, observer = called, blanks.make(instance["qconfig"].weight)
-        else:
-            module, observer = folded[0], copy.deepcopy(folded[1])  # the prepared model keeps its own as it is
-        inner = _weighted_part(module)
-        spelling = module_spelling(type(inner))
-        if folded is None and spelling is not None:
-            along_output_channels(observer, spelling.op)
-        observer(inner.weight.detach())
-        found[id(called)] = _Layer(path, called, module, inner, observer, [root])
-    return list(found.values())
-
-
-def _reference(context: Context, layer: _Layer, qparams: QParams, paths: list[str]) -> nn.Module:
-    """Put the reference form of a module, with the same parameters, in its place, wherever it stands."""
-    gm, module, inner = context.rewriter.gm, layer.module, layer.inner
-    made: nn.Module = of_float(REFERENCE[type(inner)], inner, weight_qparams(qparams), taken=_as_it_is)
-    weighted = made
-    if inner is not module:
-        kind: Any = type(module)
-        fused = kind.__new__(kind)
-        fused.__dict__.update(module.__dict__)
-        fused._modules = {**module._modules, next(iter(module._modules)): made}
-        made = fused
-    for name in paths:
-        owner, attribute = parent_of(gm, name)
-        owner._modules[attribute] = made  # a module stands there, so no need to look for what else might
-        context.view.forget_module(name)
-    return weighted
-
-
-def _as_it_is(parameter: nn.Parameter) -> nn.Parameter:
-    return parameter
-
-
-def weight_qparams(qparams: QParams) -> dict[str, Any]:
-    """What a reference module is told of its weight."""
-    scheme: Any = qparams.qscheme
-    found = {
-        "qscheme": dtypes.affine(scheme),
-        "dtype": qparams.dtype,
-        "scale": qparams.scale,
-        "zero_point": qparams.zero_point,
-        "quant_min": qparams.quant_min,
-        "quant_max": qparams.quant_max,
-    }
-    return found | ({"axis": qparams.axis} if qparams.is_per_channel else {})

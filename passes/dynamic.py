@@ -116,4 +116,5 @@ def _qparams(observer: Any, weight: torch.Tensor, is_seen: bool = False) -> dict
     scale, zero_point = observer.calculate_qparams()
     scheme = dtypes.affine(observer.qscheme)
     told = {"qscheme": scheme, "dtype": observer.dtype, "scale": scale, "zero_point": zero_point}
+    told |= {name: getattr(observer, name, None) for name in ("quant_min", "quant_max")}
     return told | ({"axis": observer.ch_axis} if dtypes.is_per_channel(scheme) else {})

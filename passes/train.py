@@ -48,9 +48,13 @@ def _paths(context: Context) -> dict[nn.Module, list[str]]:
 
 
 def _trained(module: nn.Module, kind: Any, qconfig: Any) -> nn.Module:
-    module.qconfig = qconfig
+    # Its parts are told, too: the class of a backend config may make itself of any of them
+    told = [part for part in module.modules() if part is module or "qconfig" not in part.__dict__]
+    for part in told:
+        part.qconfig = qconfig
     made: nn.Module = kind.from_float(module)
-    del module.qconfig
+    for part in told:
+        part.__dict__.pop("qconfig", None)
     return made
 
 

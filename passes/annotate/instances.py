@@ -227,9 +227,9 @@ def _instance(
         outcome, config = match(pattern, view, node), backend_pattern.config
         if outcome.match is None:
             continue
-        if config.observation_type is ObservationType.INPUT_OUTPUT_NOT_OBSERVED:
-            return None
         root = view.read(backend_pattern.root(outcome.match))
+        if config.observation_type is ObservationType.INPUT_OUTPUT_NOT_OBSERVED and not _has_weight(view, root, config):
+            return None
         resolved = choice(root.node)
         kept = _unfit(view, root, node, config, writes, no_floats) or _suits(view, root, config, resolved)
         if isinstance(kept, Left):
@@ -237,7 +237,7 @@ def _instance(
             continue
         assert resolved is not None
         assert resolved.qconfig is not None
-        weighted = is_weighted(view, root, config._input_type_to_index)
+        weighted = _has_weight(view, root, config)
         nodes = tuple(sorted(outcome.match.nodes, key=lambda n: n is not root.node))
         return Instance(
             root.node,
@@ -279,7 +279,7 @@ def _suits(
         return Left(
             f"the config leaves it float ({resolved.why if resolved is not None else 'nothing in the mapping'})"
         )
-    weighted = is_weighted(view, root, config._input_type_to_index)
+    weighted = _has_weight(view, root, config)
     if _asks_for_floats(resolved.qconfig, weighted):
         return Left(f"the config leaves it float ({resolved.why})")
     suits, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)
@@ -318,6 +318,12 @@ def _asks_for_floats(qconfig: QConfig, weighted: bool) -> bool:
 
 def _is_float(facts: ObserverFacts) -> bool:
     return facts.dtype in (None, torch.float32)
+
+
+def _has_weight(view: GraphView, root: Reading, config: BackendPatternConfig) -> bool:
+    """Whether a node has a weight to quantize: a backend that trains a module or has a form for it says so."""
+    own = root.node.op == "call_module" and (config.qat_module or config.reference_quantized_module) is not None
+    return own or is_weighted(view, root, config._input_type_to_index)
 
 
 def is_weighted(view: GraphView, root: Reading, roles: Mapping[str, int] = NO_ROLES) -> bool:
@@ -363,7 +369,8 @@ def reads_indices(view: GraphView, node: Node) -> bool:
 def _kind(config: BackendPatternConfig, suits: DTypeConfig, weighted: bool) -> Kind:
     if suits.is_dynamic:
         return "dynamic"
-    if weighted and suits.input_dtype is torch.float32:
+    unseen = config.observation_type is ObservationType.INPUT_OUTPUT_NOT_OBSERVED
+    if unseen or (weighted and suits.input_dtype is torch.float32):
         return "weight"
     if config._num_tensor_args_to_observation_type:
         # The original lets a tensor and a number share the input's observer, which spreads the input's scale over the

@@ -120,12 +120,14 @@ def _part(value: Any, view: GraphView, training: bool) -> Any:
 
 def _arguments(backend_pattern: BackendPattern, parts: Any) -> tuple[Any, ...]:
     """The parts as the fuser method takes them: in the order of calls, or nested as the pattern is."""
+    pattern = backend_pattern.config.pattern
     if not isinstance(parts, tuple):
         return (parts,)
-    if backend_pattern.config.pattern is None:
+    if not isinstance(pattern, tuple):
         return parts
+    # The pattern's own elements, which may be nested patterns, in its order: the parts have them from the last on
     flat: list[Any] = []
-    while isinstance(parts, tuple):
+    for _ in pattern[1:]:
         flat.append(parts[0])
         parts = parts[1]
     return (parts, *reversed(flat))

@@ -35,6 +35,7 @@ from qfx.passes.annotate.tensors import not_float
 from qfx.passes.equalize import equalize
 from qfx.passes.input_weight import watch_columns
 from qfx.passes.interface import Interface
+from qfx.passes.layers import own_reference
 from qfx.passes.observe import observe
 from qfx.passes.pipeline import Context, Pipeline, Step, run_steps
 from qfx.passes.train import train_weights
@@ -280,6 +281,7 @@ def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
     instances = {}
     for node, instance in found.of.items():
         if node is instance.root:
+            config = instance.backend_pattern.config
             instances[node.name] = {
                 "anchor": instance.anchor.name,
                 "nodes": tuple(member.name for member in instance.nodes),
@@ -287,6 +289,7 @@ def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:
                 "kind": instance.kind,
                 "weighted": instance.weighted,
                 "computed": instance.computed,
+                "reference": own_reference(config.root_module, config.reference_quantized_module),
                 "qconfig": instance.qconfig,
                 "why": instance.why,
                 "pattern": instance.pattern,

@@ -118,7 +118,7 @@ _BESIDE = {
     "sparse.quantized": ("qfx.compat.private.layers",),
     "intrinsic.qat": ("qfx.nn.intrinsic", "qfx.compat.private.layers"),
     "intrinsic.quantized": ("qfx.nn.intrinsic",),
-    "qat": ("qfx.nn.intrinsic", "qfx.nn.qat.conv"),
+    "qat": ("qfx.compat.private.layers", "qfx.nn.intrinsic"),
 }
 
 # Names before ``torch.ao``: the families that lived in ``torch.nn``, and modules that have another name now.

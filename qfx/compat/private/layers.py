@@ -9,11 +9,54 @@ import torch
 from torch import Tensor, nn
 
 from qfx.nn.intrinsic.qat.batch_norm import WithBatchNorm
+from qfx.nn.qat.module import QATModule
 from qfx.nn.weights import clamp_codes, quantize_weight
 
 _SUPPORTED_PADDING = {"zeros", "reflect"}
 _ConvBnNd = WithBatchNorm
 _BN_CLASS_MAP = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class _ConvNd(QATModule, nn.modules.conv._ConvNd):
+    """A convolution that trains with rounded weights, of any kind: the base of such classes elsewhere.
+
+    Args are those of torch's own base of convolutions, all of them, then ``qconfig``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: Any,
+        dilation: tuple[int, ...],
+        transposed: bool,
+        output_padding: tuple[int, ...],
+        groups: int,
+        bias: bool,
+        padding_mode: Any,
+        qconfig: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        nn.modules.conv._ConvNd.__init__(
+            self,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            transposed,
+            output_padding,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
+        self._take_qconfig(qconfig, device)
 
 
 def _quantize_weight(float_wt: Tensor, observer: Any) -> Tensor:

@@ -127,6 +127,20 @@ def test_modules_in_the_order_of_calls(relu: Any) -> None:
     assert not any(part.training for part in gm.conv.parts)  # type: ignore[union-attr]
 
 
+def test_a_nested_pattern_gives_nested_modules() -> None:
+    given: list[Any] = []
+
+    def fuser(is_qat: bool, inner: Any, act: nn.Module) -> nn.Module:
+        given.extend((is_qat, *map(type, inner), type(act)))
+        return Fused(inner[1], inner[0], act)
+
+    config = BackendPatternConfig(((nn.BatchNorm2d, nn.Conv2d), nn.SiLU)).set_fuser_method(fuser)
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.SiLU()).eval()
+    gm = qfx.fuse_fx(model, backend_config=BackendConfig().set_backend_pattern_config(config))
+    assert given == [False, nn.BatchNorm2d, nn.Conv2d, nn.SiLU]
+    assert targets(gm) == ["0"]
+
+
 def test_an_own_class_and_an_own_function() -> None:
     class Scale(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.fx import Node
 
 from qfx import ops
@@ -79,6 +80,8 @@ def _rank(view: GraphView, node: Node, known: dict[Node, Rank]) -> Rank:
     rule = _RULES.get(reading.op.name)
     if rule is not None:
         return rule(reading, of)
+    if node.op == "call_module" and isinstance(view.module(str(node.target)), nn.RNNCell | nn.GRUCell):
+        return of(node.args[0]) if node.args else None
     keeps = reading.op.qparams is not QParamClass.NEVER or reading.op.name in _KEEPING
     return of(reading.inputs[0]) if keeps and not reading.op.opaque and reading.inputs else None
 
@@ -143,16 +146,39 @@ _SPLITS = frozenset(op.name for op in ops.SPLITS if op is not ops.unbind)  # unb
 
 
 def _item(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
-    """An item of a split has the rank of what was split, which the split stands for; of the rest nothing is said."""
-    source = reading.inputs[0]
-    split = isinstance(source, Node) and str(getattr(source.target, "__name__", source.target)) in _SPLITS
-    return of(source) if split and isinstance(reading.attrs["index"], int) else None
+    """An item of a split has the rank of what was split, which the split stands for; an index drops and adds axes."""
+    source, index = reading.inputs[0], reading.attrs["index"]
+    before = of(source)
+    if before is None:
+        return None
+    if isinstance(source, Node) and str(getattr(source.target, "__name__", source.target)) in _SPLITS:
+        return before if isinstance(index, int) else None
+    items = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(item, bool) or not isinstance(item, _PLAIN_INDICES) for item in items):
+        return None  # an index that is computed, or picks places one by one
+    return before - sum(isinstance(item, int) for item in items) + sum(item is None for item in items)
+
+
+_PLAIN_INDICES = (int, slice, type(None), type(...))
+
+
+def _product(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
+    one, other = (of(value) for value in reading.inputs[:2])
+    if one is None or other is None:
+        return None
+    # A vector is a row or a column, which goes
+    return 0 if one == other == 1 else max(one, other) - (1 in (one, other))
+
+
+def _stacked(reading: Reading, of: Callable[[Any], Rank]) -> Rank:
+    first = _first_item(reading, of)
+    return None if first is None else first + 1
 
 
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(("add", "sub", "mul", "div", "pow"), _widest),
     **dict.fromkeys(("mean", "sum"), _reduced),
-    **dict.fromkeys(("squeeze", "unbind", "unflatten", "matmul", "repeat_interleave", "max", "min", "tile"), _unknown),
+    **dict.fromkeys(("squeeze", "unbind", "unflatten", "repeat_interleave", "max", "min", "tile"), _unknown),
     "flatten": _flatten,
     "reshape": _listed("shape"),
     "expand": _listed("shape"),
@@ -161,7 +187,8 @@ _RULES: dict[str, Rule] = {
     "select": _plus(-1),
     "embedding": _plus(1),
     "cat": _first_item,
-    "stack": _unknown,
+    "stack": _stacked,
+    "matmul": _product,
     "getitem": _item,
     "bilinear": _unknown,
 }

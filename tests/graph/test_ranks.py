@@ -20,6 +20,7 @@ class Calls(nn.Module):
         self.function = function
         self.conv, self.fc = nn.Conv2d(4, 4, 1), nn.Linear(4, 4)
         self.w = nn.Parameter(torch.randn(4, 4))
+        self.cell = nn.GRUCell(4, 4)
         self.stub, self.back = qfx.QuantStub(), qfx.DeQuantStub()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -48,13 +49,25 @@ KNOWN = {
     "expand": lambda m, x: m.w.expand(3, 4, 4),
     "repeat": lambda m, x: m.w.repeat(2, 1, 1),
     "two": lambda m, x: m.w.select(0, 1) + x,
+    "matmul": lambda m, x: x @ m.w,
+    "matrix and vector": lambda m, x: m.w @ m.w[0],
+    "vectors": lambda m, x: m.w[0] @ m.w[1],
+    "vector and matrices": lambda m, x: m.w[0] @ x,
+    "index": lambda m, x: x[0],
+    "slices": lambda m, x: x[:, 1:, ..., 0],
+    "new axis": lambda m, x: x[:, None, 0],
+    "stack": lambda m, x: torch.stack([x, x]),
+    "chunks joined": lambda m, x: torch.cat([each * 2 for each in (x.chunk(2, 1)[0], x.chunk(2, 1)[1])], 1),
+    "cell": lambda m, x: m.cell(x[0, 0]),
     "gelu": lambda m, x: F.gelu(x).softmax(1),
 }
 UNKNOWN = {
     "squeeze": lambda m, x: x.mean([2, 3], keepdim=True).squeeze(),
-    "matmul": lambda m, x: x @ m.w,
     "unbind": lambda m, x: x.unbind(0)[0],
-    "index": lambda m, x: x[0],
+    "mask": lambda m, x: x[x > 0],
+    "list": lambda m, x: x[[0, 1]],
+    "computed index": lambda m, x: x[x.size(0) - 1],
+    "some chunks": lambda m, x: torch.cat(x.chunk(2, 1)[:1]),
     "stranger": lambda m, x: torch.cumsum(x, 1),
 }
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from qfx import ops
 from qfx.graph.walk import modules_in
 from qfx.nn import intrinsic
 from qfx.passes.annotate.instances import Found
-from qfx.passes.observe import KEY as OBSERVES
 from qfx.passes.pipeline import Context
+from qfx.passes.switched_off import drop_switched_off
 
 
 def train_weights(context: Context, found: Found) -> int:
@@ -71,14 +70,14 @@ def _trains(module: nn.Module) -> bool:
 _NORMS = (_BatchNorm, intrinsic.BNReLU2d, intrinsic.BNReLU3d)
 
 
-def settle(context: Context, instances: Collection[str]) -> None:
+def settle(context: Context, instances: Mapping[str, Mapping[str, Any]]) -> None:
     """Take a graph that trained for what it is at inference.
 
     Args:
         context: of the graph.
-        instances: names of the nodes that are to be quantized.
+        instances: the plan of `prepare_fx`, by name of the root.
     """
-    _drop_switched_off(context)
+    drop_switched_off(context, instances)
     _float_again(context, instances)
     # A batch norm counts by its running statistics, whatever mode it was left in; the prepared one may go on training
     for node in list(context.rewriter.gm.graph.find_nodes(op="call_module")):
@@ -106,17 +105,3 @@ def _float_again(context: Context, instances: Collection[str]) -> None:
             for path in paths[module]:
                 context.rewriter.install(path, floats[module])
         context.view.forget(node)
-
-
-def _drop_switched_off(context: Context) -> None:
-    """Dropout that was active in training and is off now is its input, observed as that is; what it observed goes."""
-    g, view = context.rewriter, context.view
-    for reading in view.find(ops.dropout):
-        if reading.attrs["training"] is not False:
-            continue
-        node, source = reading.node, reading.inputs[0]
-        for user in list(node.users):
-            if OBSERVES in user.meta:
-                g.replace(user, source)
-        g.replace(node, source)
-    g.drop_orphans()

@@ -28,7 +28,7 @@ from qfx.passes.dynamic import at_run_time, is_whole, swap_layers
 from qfx.passes.halves import in_halves
 from qfx.passes.layers import first_parts, in_reference, layers, weighted_part
 from qfx.passes.names import QParamNames
-from qfx.passes.observe import KEY, is_dynamic, seen_shape, stop_watching, watching
+from qfx.passes.observe import FOLLOWS, KEY, is_dynamic, seen_shape, stop_watching, watching
 from qfx.passes.pipeline import Context
 from qfx.passes.reach import Scale, keep_within
 from qfx.passes.train import settle
@@ -97,7 +97,7 @@ def convert(context: Context, instances: dict[str, dict[str, Any]]) -> Converted
     left = plan.get("left_out", {})
     for node, observer in zip(observed, solved.observers, strict=False):
         if left and _reads_or_gives_only(node, left, instances):
-            solved.seen(observer)
+            solved.seen(node, observer)
             stop_watching(context, node, node.args[0])
             continue
         _replace(context, node, observer, solved, names, found, scales)
@@ -155,9 +155,11 @@ class _Solved:
     def of(self, observer: Any) -> QParams:
         return self._known[observer]
 
-    def seen(self, observer: Any) -> tuple[list[int], bool]:
+    def seen(self, node: Node, observer: Any) -> tuple[list[int], bool]:
         """Of the value whose node comes next: its shape when it was seen last, ``[]`` where nothing tells; and whether
         it is float32, as far as is known."""
+        if FOLLOWS in node.meta:
+            return node.meta[FOLLOWS], all(getattr(watching(observer), "seen_float32", []))
         number = self._met[observer]
         self._met[observer] += 1
         shape, floats = seen_shape(observer, number), getattr(watching(observer), "seen_float32", [])
@@ -212,7 +214,7 @@ def _replace(
     if made is not None:
         stop_watching(context, node, made)
         return
-    found.shapes[value.name], float32 = solved.seen(observer)
+    found.shapes[value.name], float32 = solved.seen(node, observer)
     why = _unquantizable(observer, solved)
     if not why and not float32:
         why = "it is not float32, and quantized kernels stand between float32 values"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -12,6 +13,7 @@ from torch.fx import GraphModule, Node
 from qfx.graph import GraphView, Param
 from qfx.graph.attributes import submodule, taken_names
 from qfx.graph.nodes import erase_node, make_node
+from qfx.observers.passive import FollowingObserver
 from qfx.passes.annotate.sites import Sites
 from qfx.passes.blanks import Blanks
 from qfx.passes.pipeline import Context
@@ -20,17 +22,24 @@ from qfx.specs import Ticket
 
 STEM = "activation_post_process"
 KEY = "qfx_observes"
+FOLLOWS = "qfx_follows"
+"""Metadata of a node `follow` was at: the shape of its value, which the module it calls now has not seen."""
 _KEPT = ("qfx_origins", "nn_module_stack", "stack_trace")  # metadata of the observed value
 
 
-def observe(context: Context, sites: Sites) -> int:
-    """Insert observers for every value in `sites`, in graph order; returns how many nodes that made.
+def observe(context: Context, sites: Sites) -> dict[str, str]:
+    """Insert observers for every value in `sites`, in graph order.
 
     Every reader of a value an instance made sees it through its observer; a value observed for the sake of its readers
-    (an input of the model, the output of a float op) is seen so by those readers only.
+    (an input of the model, the output of a float op) is seen so by those readers only. What is picked out of an
+    observed value has a `FollowingObserver`, see `follow`.
+
+    Returns:
+        Name of the node of each of those -> path of the observer whose parameters it has.
     """
     g, observer_of = context.rewriter, _Observers(sites)
     inserted = _Inserted(g.gm)
+    followed: dict[str, str] = {}
     by_value: dict[Node, list[tuple[Node, Ticket]]] = {}
     for (value, root), ticket in sites.edges.items():
         by_value.setdefault(value, []).append((root, ticket))
@@ -42,7 +51,14 @@ def observe(context: Context, sites: Sites) -> int:
         others = [user for user in node.users if user not in layers]
         readers = others if node in sites.own else sites.readers.get(node, [])
         seen = node  # the value as its readers see it
-        if known is not None and (readers or (node in sites.own and not layers)):
+        leader = inserted.path_of(observer_of.known(known)) if node in sites.selected and known is not None else None
+        if leader is not None:
+            made = inserted.behind(node, FollowingObserver(submodule(g.gm, leader).dtype))
+            seen, followed[made.name] = made, leader
+            for user in readers:
+                user.replace_input_with(node, made)
+                context.view.forget(user)
+        elif known is not None and (readers or (node in sites.own and not layers)):
             seen = made = inserted.behind(node, observer_of(known))
             edge_roots = {root for root, _ in by_value.get(node, ())}
             for user in readers:
@@ -61,7 +77,23 @@ def observe(context: Context, sites: Sites) -> int:
             for root in roots:
                 root.replace_input_with(node, made)
                 context.view.forget(root)
-    return inserted.count
+    return followed
+
+
+def follow(context: Context, followed: Mapping[str, str]) -> None:
+    """Put the observers of other values where one follows them, for conversion to make its parameters of.
+
+    Args:
+        context: the prepared graph.
+        followed: what `observe` returned.
+    """
+    gm = context.rewriter.gm
+    for node in gm.graph.find_nodes(op="call_module", sort=False) if followed else ():
+        path = followed.get(node.name)
+        if path is not None:
+            node.meta[FOLLOWS] = seen_shape(submodule(gm, str(node.target)), 0)
+            gm._modules[str(node.target)] = submodule(gm, path)
+            context.view.forget_module(str(node.target))
 
 
 def is_dynamic(observer: Any) -> bool:
@@ -87,7 +119,9 @@ def seen_shapes(gm: GraphModule) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     met: Counter[Any] = Counter()  # by module, which compares by identity
     for node in gm.graph.nodes:
-        if KEY in node.meta:
+        if FOLLOWS in node.meta:
+            found[node.meta[KEY]] = node.meta[FOLLOWS]
+        elif KEY in node.meta:
             observer = submodule(gm, str(node.target))
             found[node.meta[KEY]] = seen_shape(observer, met[observer])
             met[observer] += 1
@@ -132,6 +166,10 @@ class _Observers:
         watching(observer).values += 1
         return observer  # type: ignore[no-any-return]
 
+    def known(self, ticket: Ticket) -> nn.Module | None:
+        """The observer of a value's group, if another of its values was met."""
+        return self._made.get(self._solution.group_of[ticket.site])
+
 
 class _Inserted:
     """Puts observers into a graph, under names that are free."""
@@ -143,12 +181,16 @@ class _Inserted:
         inputs = list(gm.graph.find_nodes(op="placeholder"))
         # Inputs are observed after the last of them, in their order: graphs keep their inputs together.
         self._end = inputs[-1] if inputs else None
-        self.count = 0
+        self._paths: dict[nn.Module, str] = {}
+
+    def path_of(self, observer: nn.Module | None) -> str | None:
+        """Where an observer was put first; None if it was not."""
+        return self._paths.get(observer) if observer is not None else None
 
     def behind(self, value: Node, observer: nn.Module) -> Node:
         """A node that calls `observer` for `value`; its readers stay as they are."""
         name = next(self._names)
-        self.count += 1
+        self._paths.setdefault(observer, name)
         self._gm._modules[name] = observer  # the name is free, which is what adding a module spends its time on
         of_input = value.op == "placeholder"
         graph = self._gm.graph

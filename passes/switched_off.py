@@ -10,8 +10,8 @@ from torch import nn
 from torch.fx import Node
 
 from qfx import ops
+from qfx.passes.observe import FOLLOWS, seen_shapes, watching
 from qfx.passes.observe import KEY as OBSERVES
-from qfx.passes.observe import seen_shapes, watching
 from qfx.passes.pipeline import Context
 
 
@@ -81,6 +81,7 @@ class _Observed:
             shape = self._shapes.get(node.meta[OBSERVES], [])
             inner = watching(own)
             inner.values, inner.seen_shapes = 1, [shape] if shape else []
+            node.meta.pop(FOLLOWS, None)
             self._modules[str(node.target)] = own
             self._calls[own] = [node]
             self._view.forget_module(str(node.target))

@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from qfx.config import QConfig, observer_facts, reuses_input
+from qfx.config.backend_config.moves import SELECTIONS
 from qfx.dtypes import quantized_dtype
 from qfx.errors import ConfigError
 from qfx.graph import GraphView, Param
@@ -33,6 +34,7 @@ class Sites:
         readers: value -> instance roots that read it quantized, for values only observed on behalf of readers.
         edges: (value, root) observed again for one reader, whose spec differs.
         given: values that are quantized already; nobody observes them.
+        selected: values picked out of another one, which has their parameters; they are not observed again.
         weights: functional weight -> factory of an observer -> the op that reads it so, and the roots that do.
     """
 
@@ -43,6 +45,7 @@ class Sites:
     edges: dict[tuple[Node, Node], Ticket] = field(default_factory=dict)
     weights: dict[Node, dict[Any, tuple[Op, list[Node]]]] = field(default_factory=dict)
     given: set[Node] = field(default_factory=set)
+    selected: set[Node] = field(default_factory=set)
     solution: Solution | None = None
     _specs: dict[Ticket, Spec] = field(default_factory=dict)
     _carried: dict[Node, Node] = field(default_factory=dict)
@@ -224,6 +227,8 @@ def _output(view: GraphView, sites: Sites, instance: Instance) -> None:
         spec = sites._specs[before]
         ticket = sites.book.output(anchor.name, spec, owner=owner)
         sites.book.share(before, ticket, owner=owner)
+        if instance.backend_pattern.config.pattern in SELECTIONS and anchor is instance.root:
+            sites.selected.add(anchor)
     sites._specs[ticket] = spec
     sites.tickets[anchor] = ticket
     sites.own.add(anchor)

@@ -24,6 +24,7 @@ from qfx.passes.dynamic import WHOLE
 from qfx.passes.fetch import FETCH, fetch_constants
 from qfx.passes.lower.native import NATIVE
 from qfx.passes.lower.onednn import ONEDNN
+from qfx.passes.observe import follow
 from qfx.passes.pipeline import Context, FunctionPass, Pipeline, Step, drop_dead_code, run_steps
 
 
@@ -80,7 +81,7 @@ def convert_to_reference_fx(
 
 
 # Parts of a prepared model's plan that a converted one has no use for
-_OF_PREPARED = ("columns", "mapping", "left_out", "parts", "standalone", "watched")
+_OF_PREPARED = ("columns", "followed", "mapping", "left_out", "parts", "standalone", "watched")
 
 
 def _reference(
@@ -107,6 +108,7 @@ def _reference(
     gm = graph_module.draft(shared=only_read(graph_module, before["instances"]))
     context = Context.of(gm)
     gm.plan = {**before, "given": list(before["given"]), "takes": dict(before["takes"])}
+    follow(context, gm.plan.get("followed", {}))
     if gm.plan.get("columns"):
         equalize_in(context)
     before_conversion(context, gm.plan, custom.observed_to_quantized_mapping)

@@ -223,7 +223,7 @@ def _prepared(
             "equalized": equalized,
         }
     )
-    observe(context, sites)
+    plan["followed"] = observe(context, sites)
     if by_column:
         roots = {instance.root for instance in found.of.values() if instance.weighted}
         plan["columns"] = watch_columns(context, lambda node: _equalization(node, factors), roots)

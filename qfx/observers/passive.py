@@ -161,6 +161,14 @@ class ReuseInputObserver(_NoQParams):
         super().__init__(torch.quint8, is_dynamic=False)
 
 
+class FollowingObserver(_NoQParams):
+    """Stands behind a value picked out of another one: its parameters are that one's, whose observer saw it already.
+
+    Args:
+        dtype: of the other value's observer.
+    """
+
+
 class RecordingObserver(_NoQParams):
     """Keeps a copy of every tensor it sees: for debugging, costs their memory.
 

@@ -12,6 +12,7 @@ from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
 
 import qfx
 from qfx.errors import ConfigError, DowngradeError, ModelStateError
+from qfx.observers.passive import FollowingObserver
 from qfx.passes import Pass
 
 MAPPING = qfx.get_default_qconfig_mapping("x86")
@@ -106,7 +107,53 @@ def test_a_split_shares_with_its_items() -> None:
 
     gm = prepared(Function(halves), X)
     assert shape(gm) == ["*", "conv", "*", "chunk", "getitem", "*", "getitem", "*", "cat", "*"]
-    assert len(set(list(observers(gm).values())[1:])) == 1
+    of_layer, first, second, of_join = (gm.get_submodule(name) for name in list(observers(gm))[1:])
+    assert of_layer is of_join
+    assert type(first) is type(second) is FollowingObserver
+
+
+class Parts(nn.Module):
+    def __init__(self, part: Any) -> None:
+        super().__init__()
+        self.part, self.first, self.a, self.b = part, nn.Linear(8, 8), nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.first(x)
+        return self.a(self.part(y)), self.b(y)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda y: y[:, 0],
+        lambda y: y.chunk(2, 1)[0],
+        lambda y: y.unbind(1)[0],
+        lambda y: y.select(1, 0),
+        lambda y: y.clone(),
+        lambda y: y[:, :2].flip(1),
+    ],
+    ids=["index", "chunk", "unbind", "select", "clone", "two"],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_part_of_a_value_does_not_pull_its_average(part: Any, training: bool) -> None:
+    x = torch.randn(8, 4, 8) * torch.tensor([0.05, 0.05, 1, 1])[:, None]
+    average = qfx.QConfig(qfx.MovingAverageMinMaxObserver.with_args(reduce_range=True), qfx.default_weight_observer)
+    calibrated = qfx.QConfigMapping().set_global(average)
+    trained = qfx.get_default_qat_qconfig_mapping("x86")
+    model = Parts(part).train(training)
+    prepare: Any = qfx.prepare_qat_fx if training else qfx.prepare_fx
+    prepared = prepare(model, trained if training else calibrated, (x,))
+    for _ in range(20):
+        prepared(x)
+    watcher = next(iter(next(n for n in prepared.graph.nodes if n.name == "first").users))
+    scale, _ = prepared.get_submodule(str(watcher.target)).calculate_qparams()
+    values = model.first(x).detach() if not training else prepared.first(prepared.activation_post_process_0(x)).detach()
+    assert float(scale) == pytest.approx(float(values.max() - values.min()) / 127, rel=0.05)
+    int8 = qfx.convert_fx(prepared.eval(), strict=True)
+    assert qfx.summary(int8).coverage_nodes == 1.0
+    expected = qfx.convert_to_reference_fx(prepared)(x)
+    for found, each in zip(int8(x), expected, strict=True):
+        assert float((found - each).abs().max()) < 0.02
 
 
 def test_a_fixed_range_is_not_shared_with_another() -> None:

@@ -108,7 +108,6 @@ def test_a_star_import_brings_the_public_names() -> None:
     assert "nn" not in space
 
 
-@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # torch.package's own
 def test_lists_of_layers_hold_classes_and_packages_list_packages() -> None:
     code = """
 import qfx.compat
@@ -122,6 +121,7 @@ for family in (torch.ao.nn.qat, torch.ao.nn.quantizable, torch.ao.nn.quantized):
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # torch.package's own
 def test_a_package_takes_ours_for_granted_as_it_does_torch() -> None:
     layer = qfx.nn.quantized.Linear(4, 3)
     with pytest.raises(PackagingError), PackageExporter(io.BytesIO()) as refused:

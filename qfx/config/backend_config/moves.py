@@ -15,9 +15,7 @@ from qfx.config.backend_config.engines import get_native_backend_config
 from qfx.config.backend_config.observation_type import ObservationType
 from qfx.config.backend_config.pattern_config import BackendPatternConfig
 
-MOVES: tuple[Any, ...] = (
-    functional.pad,
-    *(getattr(nn, f"{kind}Pad{n}d") for kind in ("Zero", "Constant", "Reflection", "Replication") for n in (1, 2, 3)),
+SELECTIONS: tuple[Any, ...] = (
     operator.getitem,
     torch.chunk,
     torch.split,
@@ -34,13 +32,20 @@ MOVES: tuple[Any, ...] = (
     nn.Flatten,
     nn.Unflatten,
     torch.unflatten,
-    nn.Upsample,
-    nn.UpsamplingNearest2d,
-    nn.UpsamplingBilinear2d,
     nn.ChannelShuffle,
     functional.channel_shuffle,
 )
-"""What only moves values."""
+"""What gives values it was given, and no others. Observed again, part of a value would pull an average its way."""
+
+MOVES: tuple[Any, ...] = (
+    *SELECTIONS,
+    functional.pad,
+    *(getattr(nn, f"{kind}Pad{n}d") for kind in ("Zero", "Constant", "Reflection", "Replication") for n in (1, 2, 3)),
+    nn.Upsample,
+    nn.UpsamplingNearest2d,
+    nn.UpsamplingBilinear2d,
+)
+"""What only moves values, or fills in between."""
 
 POOLS: tuple[Any, ...] = tuple(
     getattr(home, name.format(n))

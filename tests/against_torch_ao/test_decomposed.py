@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,11 +14,13 @@ theirs = torch.ops.quantized_decomposed
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
-@pytest.fixture(scope="module")
-def ours() -> Iterator[Any]:
-    library = decomposed.define("qfx_decomposed_against")
-    yield torch.ops.qfx_decomposed_against
-    library._destroy()
+KEPT: list[Any] = []
+
+
+@pytest.fixture(scope="session")
+def ours() -> Any:
+    KEPT.append(decomposed.define("qfx_decomposed_against"))  # for good, as in tests/kernels/test_decomposed.py
+    return torch.ops.qfx_decomposed_against
 
 
 def same(ours: Any, name: str, *args: Any, **kwargs: Any) -> Any:

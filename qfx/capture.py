@@ -26,7 +26,7 @@ from qfx.graph.training import shown as shown_calls
 from qfx.graph.training import stop_dropping, training_calls, training_modules
 from qfx.graph.view import GraphView
 from qfx.graph.walk import modules_in, tensors_in
-from qfx.nn.stubs import STUBS
+from qfx.nn.stubs import is_layer
 
 # Torch's wrappers, whose forward is not the model's: what they are, and what to take instead. By name, because
 # importing the compiler for its class takes a second.
@@ -73,8 +73,7 @@ class CaptureTracer(QuickTracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Torch's and our own layers are leaves, TorchScript, and whatever was asked to be."""
-        ours = m.__module__.startswith("qfx.nn") and not isinstance(m, (nn.Sequential, *STUBS))
-        ours = ours or isinstance(m, ScriptModule)
+        ours = is_layer(m) or isinstance(m, ScriptModule)
         asked = module_qualified_name in self.skipped_names or isinstance(m, self.skipped_classes)
         return ours or asked or super().is_leaf_module(m, module_qualified_name)
 

@@ -11,9 +11,9 @@ from torch.fx.proxy import Scope as Scope
 from torch.fx.proxy import ScopeContextManager as ScopeContextManager
 
 from qfx.nn.intrinsic import _FusedModule
-from qfx.nn.stubs import STUBS
+from qfx.nn.stubs import is_layer
 
-_LAYERS = ("torch.nn", "torch.ao.nn", "qfx.nn")
+_LAYERS = ("torch.nn", "torch.ao.nn")
 
 
 class QuantizationTracer(Tracer):
@@ -43,6 +43,6 @@ class QuantizationTracer(Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is kept whole."""
-        layer = m.__module__.startswith(_LAYERS) and not isinstance(m, (nn.Sequential, *STUBS))
+        layer = is_layer(m) or (m.__module__.startswith(_LAYERS) and not isinstance(m, nn.Sequential))
         asked = module_qualified_name in self.skipped_module_names or type(m) in self.skipped_module_classes
         return layer or asked or isinstance(m, _FusedModule)

@@ -11,12 +11,15 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
+from torch.fx import Tracer
 from torch.package.package_exporter import PackageExporter
 
 from qfx import layout
 from qfx.compat.finder import Finder
 from qfx.compat.modules import OldModule
 from qfx.compat.table import BESIDE, REGISTERS, ROOTS, below, sources
+from qfx.nn.stubs import is_layer
 
 _lock = threading.RLock()
 _ABSENT = object()
@@ -96,6 +99,7 @@ def install() -> None:
                 _set(state, sys.modules[owner], attribute, before[name])
         _set(state, layout, "as_original", True)
         _set(state, PackageExporter, "_can_implicitly_extern", _like_torch(PackageExporter._can_implicitly_extern))
+        _set(state, Tracer, "is_leaf_module", _keeps_our_layers(Tracer.is_leaf_module))
         _state = state
 
 
@@ -129,6 +133,15 @@ def _like_torch(is_external: Callable[[Any, str], bool]) -> Callable[[Any, str],
         return below(module_name, ("qfx",)) or is_external(exporter, module_name)
 
     return can_implicitly_extern
+
+
+def _keeps_our_layers(is_leaf: Callable[[Any, nn.Module, str], bool]) -> Callable[[Any, nn.Module, str], bool]:
+    """A plain ``torch.fx.Tracer`` keeps the layers of ``torch.ao.nn`` whole; and what stands in for them."""
+
+    def is_leaf_module(tracer: Any, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_layer(m) or is_leaf(tracer, m, module_qualified_name)
+
+    return is_leaf_module
 
 
 def _set(state: _Installed, module: Any, name: str, value: Any) -> None:

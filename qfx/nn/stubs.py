@@ -70,5 +70,12 @@ class QuantWrapper(nn.Module):
         return self.dequant(self.module(self.quant(X)))  # type: ignore[no-any-return]
 
 
-STUBS = (QuantStub, DeQuantStub, QuantWrapper)
-"""What tracers look into: in a graph, where every value can have an observer of its own, a stub does nothing."""
+_TRACED_THROUGH = (nn.Sequential, QuantStub, DeQuantStub, QuantWrapper)
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a tracer keeps a module whole: it is one of `qfx.nn`, but no container.
+
+    Nor is it a stub, which does nothing in a graph, where every value can have an observer of its own.
+    """
+    return module.__module__.startswith("qfx.nn") and not isinstance(module, _TRACED_THROUGH)

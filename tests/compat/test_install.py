@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.fx import symbolic_trace
 from torch.package import PackageExporter, PackageImporter
 from torch.package.package_exporter import PackagingError
 
@@ -315,6 +316,19 @@ def test_scales_per_channel_of_transposed_convolutions_are_refused_while_install
     finally:
         qfx.compat.uninstall()
     assert str(raised.value) == "Per channel weight observer is not supported yet for ConvTranspose{n}d."
+
+
+def test_a_plain_tracer_keeps_our_layers_whole_while_installed() -> None:
+    layer = qfx.nn.quantized.dynamic.Linear(4, 3)
+    trained = qfx.nn.qat.Linear(4, 4, qconfig=qfx.default_qat_qconfig)
+    model = nn.Sequential(qfx.QuantStub(), trained, layer)
+    qfx.compat.install()
+    try:
+        graph = symbolic_trace(model).graph
+    finally:
+        qfx.compat.uninstall()
+    assert [n.target for n in graph.nodes if n.op.startswith("call")] == ["1", "2"]
+    assert not symbolic_trace(layer).graph.find_nodes(op="call_module")  # as before: it is traced through
 
 
 def test_states_of_recurrent_modules_hold_packed_objects_while_installed() -> None:

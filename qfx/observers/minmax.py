@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._jit_internal import is_scripting
+from torch.jit._trace import is_tracing
 
 from qfx import dtypes
 from qfx.errors import UnsupportedConfigError
@@ -51,8 +53,17 @@ def channel_extremes(x: Tensor, axis: int, dtype: torch.dtype) -> tuple[Tensor, 
     return rows.amin(1).to(dtype), rows.amax(1).to(dtype)
 
 
+@torch.jit.unused
+def _has_numbers(x: Tensor) -> bool:
+    """Whether there are values to look at: none on meta, none while a graph is recorded or shapes are worked out."""
+    recorded = torch.compiler.is_compiling() or is_tracing()
+    return not (recorded or x.is_meta or type(x) is not Tensor or torch._C._len_torch_dispatch_stack() > 0)
+
+
 def odd(low: Tensor, high: Tensor) -> bool:
     """Whether NaN or infinity may be among the ends (an overflow says so too): worth a closer look."""
+    if not is_scripting() and not _has_numbers(low):
+        return False
     # Of one pair as numbers, at an eighth of the price of tensors
     width = float(high) - float(low) if low.numel() == 1 else float((high - low).sum())
     return width - width != 0.0
@@ -201,6 +212,11 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
         if self._note(x_orig):
             least, most = self.min_val, self.max_val
             low, high = self._extremes(x_orig.detach(), least.dtype)
+            if not is_scripting() and not _has_numbers(low):  # the same without a question
+                first = least > most
+                least.copy_(torch.where(first, low, least + self.averaging_constant * (low - least)))
+                most.copy_(torch.where(first, high, most + self.averaging_constant * (high - most)))
+                return x_orig
             if self._unset(low, high):
                 return x_orig
             if not self._unset(least, most):

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from qfx.errors import ConfigError, ObservationError
 from qfx.observers import (
@@ -319,3 +321,31 @@ def test_buffers_go_where_asked() -> None:
     observer = MinMaxObserver(factory_kwargs={"dtype": torch.float64})
     observer(torch.ones(1))
     assert observer.min_val.dtype == torch.float64
+
+
+EXPORTABLE = [
+    MinMaxObserver,
+    MovingAverageMinMaxObserver,
+    PerChannelMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+]
+
+
+@pytest.mark.parametrize("cls", EXPORTABLE)
+def test_without_numbers_nothing_is_looked_at(cls: Any) -> None:
+    on_meta = cls().to("meta")
+    assert on_meta(torch.ones(2, 3, device="meta")).shape == (2, 3)
+    assert on_meta.min_val.is_meta
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        cls()(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("cls", [MinMaxObserver, MovingAverageMinMaxObserver])
+def test_a_recorded_graph_observes(cls: Any) -> None:
+    recorded, plain, batches = cls(), cls(), [torch.randn(4, 3) for _ in range(3)]
+    program = torch.export.export(recorded, (batches[0],)).module()
+    for batch in batches:
+        program(batch)
+        plain(batch)
+    assert torch.equal(program.min_val, plain.min_val)
+    assert torch.equal(program.max_val, plain.max_val)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule, Node
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from qfx.config import QConfigMapping, Resolved, resolve
 from qfx.graph.attributes import submodule
@@ -74,8 +75,8 @@ def configured_as(node: Node, source: Node) -> Node:
 
 
 def object_type(gm: GraphModule, node: Node) -> Any:
-    """What a QConfigMapping calls a node: a module class, a function, a method name."""
-    return type(submodule(gm, str(node.target))) if node.op == "call_module" else node.target
+    """What a QConfigMapping calls a node: a module class (without its parametrizations), a function, a method name."""
+    return type_before_parametrizations(submodule(gm, str(node.target))) if node.op == "call_module" else node.target
 
 
 def _scope(node: Node) -> tuple[str, type | None]:

@@ -8,6 +8,7 @@ from qfx.passes.fuse.backend import backend_fusions
 from qfx.passes.fuse.batch_norm import FOLD_BATCH_NORM
 from qfx.passes.fuse.intrinsic import FUSE_RELU
 from qfx.passes.fuse.padding import FOLD_PADDING
+from qfx.passes.fuse.parametrized import settle_parametrizations
 from qfx.passes.fuse.shared import collect_behind_shared, fold_behind_shared, merge_behind_shared
 from qfx.passes.fuse.training import COLLECT_BATCH_NORM
 from qfx.passes.normalize import NORMALIZE
@@ -17,6 +18,7 @@ from qfx.passes.spell import spell_out
 _NORMALIZED: frozenset[Fact] = frozenset({"normalized"})
 
 FUSE: tuple[Step, ...] = (
+    FunctionPass("settle parametrizations", settle_parametrizations, requires=_NORMALIZED),
     FunctionPass("fold batch norm behind shared layers", fold_behind_shared, requires=_NORMALIZED),
     Pass("fold batch norm", FOLD_BATCH_NORM, requires=_NORMALIZED, provides=frozenset({"bn_folded"})),
     Pass("fold padding", FOLD_PADDING, requires=_NORMALIZED),

@@ -46,11 +46,21 @@ def copied_module(module: nn.Module, memo: dict[int, Any]) -> Any:
             for value in part.__dict__.values():
                 if isinstance(value, torch.Tensor) and not value.is_leaf:
                     copied_tensor(value, memo)
-        return copy.deepcopy(module, memo)
+        found = copy.deepcopy(module, memo)
+        for part in found.modules():
+            if "parametrizations" in part._modules:
+                _own_class(part)
+        return found
     made = kind.__new__(kind)
     memo[id(module)] = made
     object.__setattr__(made, "__dict__", copied_tables(module.__dict__, memo))  # past a search for parameters
     return made
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrized module a class of its own: torch takes the properties off a class, and so off its copies."""
+    kind: Any = type(module)
+    module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
 
 
 def copied_tensor(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import prune
+from torch.nn.utils import parametrize, prune
 
 import qfx
 from qfx.errors import DowngradeError
@@ -123,14 +123,6 @@ ALTERED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "weight norm by a hook": (old(torch.nn.utils.weight_norm), r"it has forward hooks \(WeightNorm\)"),
     "spectral norm by a hook": (lambda: torch.nn.utils.spectral_norm(nn.Linear(8, 8)), r"hooks \(SpectralNorm\)"),
     "pruned": (pruned, r"it has forward hooks \(L1Unstructured\).*prune.remove"),
-    "weight norm": (
-        lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)),
-        "its weight is computed by a parametrization; .*remove_parametrizations makes it a plain Linear",
-    ),
-    "spectral norm": (
-        lambda: torch.nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)),
-        "its weight is computed by a parametrization",
-    ),
 }
 
 
@@ -155,3 +147,41 @@ def test_a_weight_made_permanent_is_quantized() -> None:
     model = nn.Sequential(pruned()).eval()
     prune.remove(model[0], "weight")
     assert qfx.summary(quantized(model, strict=True)).coverage_macs == 1
+
+
+class Halved(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * x
+
+
+def parametrized() -> nn.Module:
+    layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+    return parametrize.register_parametrization(layer, "bias", Halved())
+
+
+@pytest.mark.parametrize("make", [parametrized, lambda: torch.nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8))])
+@pytest.mark.parametrize("target", ["native", "onednn"])
+def test_parametrized_layers_are_quantized_as_they_are(make: Callable[[], nn.Module], target: str) -> None:
+    layer, again = make(), make()
+    model = nn.Sequential(layer, nn.BatchNorm1d(8), nn.ReLU(), again, again, nn.Linear(8, 8)).eval()
+    model[1].running_mean.normal_()
+    expected, keys = model(X).detach(), list(model.state_dict())
+    gm = quantized(model, target, strict=True)
+    torch.testing.assert_close(gm(X).detach(), expected, rtol=0, atol=0.03 * float(expected.abs().max()))
+    assert qfx.summary(gm).coverage_macs == 1.0
+    assert list(model.state_dict()) == keys  # the user's model goes on with what it had
+    parametrize.remove_parametrizations(layer, "weight")
+    torch.testing.assert_close(gm(X).detach(), expected, rtol=0, atol=0.03 * float(expected.abs().max()))
+
+
+def test_a_parametrization_that_trains_or_is_left_float_stays() -> None:
+    model = nn.Sequential(parametrized(), nn.ReLU())
+    mapping = qfx.get_default_qconfig_mapping("x86").set_object_type(nn.Linear, None)
+    prepared = qfx.prepare_fx(model.eval(), mapping, (X,))
+    assert any("parametrizations" in key for key in prepared.state_dict())
+    expected = prepared(X)
+    parametrize.remove_parametrizations(model[0], "weight")  # torch takes it off the class, which a copy would share
+    assert torch.equal(prepared(X), expected)
+    trained = nn.Sequential(parametrized()).train()
+    with pytest.raises(DowngradeError, match="its weight, bias is computed by a parametrization"):
+        qfx.prepare_qat_fx(trained, qfx.get_default_qat_qconfig_mapping("x86"), (X,), strict=True)

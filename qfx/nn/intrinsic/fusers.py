@@ -164,7 +164,7 @@ def _folded(weighted: Any, bn: Any) -> Any:
             "call model.eval(), or fuse_modules_qat for training"
         )
     weight, bias = fold_modules(weighted, bn)
-    made = _plain(weighted) if parametrize.is_parametrized(weighted) else copy.deepcopy(weighted)
+    made = plain(weighted) if parametrize.is_parametrized(weighted) else copy.deepcopy(weighted)
     for name, folded in (("weight", weight), ("bias", bias)):
         before = getattr(weighted, name)
         made._parameters[name] = nn.Parameter(folded, requires_grad=before is not None and before.requires_grad)
@@ -178,7 +178,7 @@ _HOOKS = (
 )
 
 
-def _plain(weighted: Any) -> Any:
+def plain(weighted: Any) -> Any:
     """A module like a parametrized one without its parametrization, which has a class of its own, and parameters."""
     made = like(parametrize.type_before_parametrizations(weighted), weighted)
     if hasattr(weighted, "qconfig"):

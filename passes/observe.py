@@ -51,15 +51,13 @@ def observe(context: Context, sites: Sites) -> dict[str, str]:
         others = [user for user in node.users if user not in layers]
         readers = others if node in sites.own else sites.readers.get(node, [])
         seen = node  # the value as its readers see it
-        leader = inserted.path_of(observer_of.known(known)) if node in sites.selected and known is not None else None
-        if leader is not None:
-            made = inserted.behind(node, FollowingObserver(submodule(g.gm, leader).dtype))
-            seen, followed[made.name] = made, leader
-            for user in readers:
-                user.replace_input_with(node, made)
-                context.view.forget(user)
-        elif known is not None and (readers or (node in sites.own and not layers)):
-            seen = made = inserted.behind(node, observer_of(known))
+        if known is not None and (readers or (node in sites.own and not layers)):
+            leader = inserted.path_of(observer_of.known(known)) if node in sites.selected else None
+            if leader is None:
+                seen = made = inserted.behind(node, observer_of(known))
+            else:
+                seen = made = inserted.behind(node, FollowingObserver(submodule(g.gm, leader).dtype))
+                followed[made.name] = leader
             edge_roots = {root for root, _ in by_value.get(node, ())}
             for user in readers:
                 if user not in edge_roots and user is not made:

@@ -80,8 +80,9 @@ def convert_to_reference_fx(
     return _finished(context, _remove_qconfig)
 
 
-# Parts of a prepared model's plan that a converted one has no use for
+# Parts of a prepared model's plan, and of its instances, that a converted one has no use for
 _OF_PREPARED = ("columns", "followed", "mapping", "left_out", "parts", "standalone", "watched")
+_OF_PREPARED_INSTANCES = ("computed", "qconfig", "reference")
 
 
 def _reference(
@@ -119,7 +120,10 @@ def _reference(
         check_downgrades(gm)
     check_dropped(gm, converted.unquantized, strict)
     check_doubts(converted, strict)
-    instances = {name: {k: v for k, v in each.items() if k != "qconfig"} for name, each in gm.plan["instances"].items()}
+    instances = {
+        name: {key: value for key, value in each.items() if key not in _OF_PREPARED_INSTANCES}
+        for name, each in gm.plan["instances"].items()
+    }
     plan = {
         **{key: value for key, value in gm.plan.items() if key not in _OF_PREPARED},
         "instances": instances,

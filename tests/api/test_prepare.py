@@ -341,3 +341,23 @@ def test_one_tensor_tells_fuse_fx_its_rank() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval()
     for x, kept in ((torch.randn(2, 4), ["0"]), (torch.randn(2, 4, 4), ["0", "1"])):
         assert [name for name, _ in qfx.fuse_fx(model, example_inputs=x).named_children()] == kept  # type: ignore[arg-type]
+
+
+def test_a_reader_of_a_part_may_have_an_observer_of_its_own() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.plain, self.signed = nn.Linear(8, 8), nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            part = self.first(x)[:, :2]
+            return self.plain(part), self.signed(part)
+
+    mapping = qfx.get_default_qconfig_mapping("x86").set_module_name("signed", qfx.default_dynamic_qconfig)
+    x = torch.randn(4, 3, 8)
+    prepared = qfx.prepare_fx(Net().eval(), mapping, (x,))
+    (reader,) = (n for n in prepared.graph.nodes if n.target == "signed")
+    assert type(prepared.get_submodule(str(reader.args[0].target))) is qfx.PlaceholderObserver  # type: ignore[union-attr]
+    prepared(x)
+    made = qfx.convert_fx(prepared, strict=True)
+    assert type(made.signed).__module__.startswith("qfx.nn.quantized.dynamic")

@@ -30,7 +30,6 @@ def settle_parametrizations(gm: GraphModule, context: Context) -> bool:
         wanted = resolved is not None and resolved.qconfig is not None
         if wanted and parametrize.type_before_parametrizations(module) in _LAYERS:
             made[module] = _settled(module)
-            context.view.forget(node)
     for path, module in list(modules_in(gm, aliases=True)) if made else ():
         if module in made:
             context.rewriter.install(path, made[module])

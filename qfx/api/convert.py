@@ -18,6 +18,7 @@ from qfx.api.skip import leave_computed, leave_out
 from qfx.api.stages import with_passes
 from qfx.config import BackendConfig, ConvertCustomConfig, QConfigMapping
 from qfx.errors import ConfigError
+from qfx.graph.nodes import plain_names
 from qfx.graph.walk import all_on_cpu, each_module
 from qfx.passes.convert import Converted, convert, only_read
 from qfx.passes.dynamic import WHOLE
@@ -269,6 +270,7 @@ def convert_fx(
     if steps:
         gm: Any = context.view.gm
         run_steps(gm, Pipeline("lower", steps, given=frozenset({"converted"})).steps, context)
+        plain_names(gm.graph)
         if chosen != "reference":
             check_lowered(gm, context, strict)
     made = _finished(context, _remove_qconfig)

@@ -12,6 +12,7 @@ from qfx.api.pause import no_collections
 from qfx.api.stages import prepare_stages, with_passes
 from qfx.capture import capture
 from qfx.config import BackendConfig, FuseCustomConfig
+from qfx.graph.nodes import plain_names
 from qfx.passes.pipeline import Pipeline, Step, run_steps
 
 _KEEPS = "trace with a torch.fx.Tracer whose is_leaf_module says so of {}, and pass the GraphModule"
@@ -87,6 +88,7 @@ def _fused(
     backend = as_config(BackendConfig, backend_config, "backend_config")
     gm = capture(model, examples=as_examples(example_inputs, model), inference=not is_qat, draft=True, keeps=_KEEPS)
     run_steps(gm, Pipeline("fuse", with_passes(prepare_stages(backend, is_qat=is_qat), passes)).steps)
+    plain_names(gm.graph)
     preserve(model, gm, custom.preserved_attributes)
     made = FusedGraphModule.adopt(gm)
     assert isinstance(made, FusedGraphModule)

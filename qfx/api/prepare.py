@@ -22,6 +22,7 @@ from qfx.config.resolve import resolve
 from qfx.errors import ConfigError, ModelStateError
 from qfx.graph import GraphView
 from qfx.graph.kept import state_bytes
+from qfx.graph.nodes import plain_names
 from qfx.graph.provenance import describe, merged
 from qfx.graph.walk import modules_in
 from qfx.observers.equalization import EqualizationQConfig
@@ -199,6 +200,7 @@ def _prepared(
     context = Context.of(gm)
     stages = prepare_stages(given, is_qat=training)
     run_steps(gm, Pipeline("prepare", with_passes(stages, passes)).steps, context)
+    plain_names(gm.graph)
     by_column = factors is not None and any(isinstance(each, EqualizationQConfig) for each in _values(factors))
     across = factors is not None and not by_column
     equalized = equalize(context, lambda node: _equalization(node, factors) is not None) if across else []

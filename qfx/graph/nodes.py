@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from functools import lru_cache
 from typing import Any
 
@@ -50,6 +51,26 @@ def erase_node(graph: Graph, node: Node) -> None:
     names = getattr(graph._graph_namespace, "_obj_to_name", None)
     if names is not None:
         names.pop(node, None)
+
+
+def plain_names(graph: Graph) -> None:
+    """Call the nodes of modules by their modules again, ``conv`` and ``conv_1``, where nobody else is called so.
+
+    A rewrite makes the new node while the old one is there, so it cannot have the name. For when nobody knows the nodes
+    by name yet.
+    """
+    taken, namespace = {node.name for node in graph.nodes}, graph._graph_namespace
+    calls: Counter[str] = Counter()
+    for node in graph.find_nodes(op="call_module"):
+        stem = str(node.target).replace(".", "_")
+        stem = f"_{stem}" if stem[:1].isdigit() else stem
+        plain = f"{stem}_{calls[stem]}" if calls[stem] else stem
+        calls[stem] += 1
+        if node.name != plain and plain not in taken and node.name.startswith(f"{stem}_"):
+            namespace._used_names.discard(plain)
+            taken.discard(node.name)
+            node._rename(plain)
+            taken.add(node.name)
 
 
 def copied_graph(graph: Graph) -> Graph:

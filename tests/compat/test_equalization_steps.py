@@ -61,7 +61,7 @@ def test_all_steps_are_what_converting_does() -> None:
     whole, taken = equalized(gm), copy.deepcopy(gm)
     modules = dict(taken.named_modules())
     found = steps.update_obs_for_equalization(taken, modules)
-    assert sorted(found) == ["l1", "l2_1", "linear", "linear_1"]
+    assert sorted(found) == ["l1", "l2", "linear", "linear_1"]
     steps.convert_eq_obs(taken, modules, found)
     assert not nodes(taken, InputEqualizationObserver)
     assert not nodes(taken, WeightEqualizationObserver)

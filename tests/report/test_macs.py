@@ -105,9 +105,9 @@ def test_a_layer_left_float_beside_observed_values(
 
 def test_the_numbers_by_hand(between: Any, calibrated: Any, macs: Any) -> None:
     linear = calibrated(between(nn.Linear(8, 16)), torch.randn(2, 10, 8))
-    assert macs(qfx.convert_fx(linear)) == {"layer_1": 10 * 8 * 16}
+    assert macs(qfx.convert_fx(linear)) == {"layer": 10 * 8 * 16}
     transposed = calibrated(between(nn.ConvTranspose2d(4, 8, 2, stride=2)), torch.randn(2, 4, 5, 5))
-    assert macs(qfx.convert_fx(transposed)) == {"layer_1": 5 * 5 * 4 * 8 * 2 * 2}
+    assert macs(qfx.convert_fx(transposed)) == {"layer": 5 * 5 * 4 * 8 * 2 * 2}
 
 
 def test_a_fused_layer_is_counted_once(calibrated: Any, macs: Any, torchs_count: Any) -> None:

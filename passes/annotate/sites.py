@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,6 @@ import torch
 from torch.fx import Node
 
 from qfx.config import QConfig, observer_facts, reuses_input
-from qfx.config.backend_config.moves import SELECTIONS
 from qfx.dtypes import quantized_dtype
 from qfx.errors import ConfigError
 from qfx.graph import GraphView, Param
@@ -34,6 +34,7 @@ class Sites:
         readers: value -> instance roots that read it quantized, for values only observed on behalf of readers.
         edges: (value, root) observed again for one reader, whose spec differs.
         given: values that are quantized already; nobody observes them.
+        selections: patterns of ops that pick values out of their input.
         selected: values picked out of another one, which has their parameters; they are not observed again.
         weights: functional weight -> factory of an observer -> the op that reads it so, and the roots that do.
     """
@@ -45,13 +46,21 @@ class Sites:
     edges: dict[tuple[Node, Node], Ticket] = field(default_factory=dict)
     weights: dict[Node, dict[Any, tuple[Op, list[Node]]]] = field(default_factory=dict)
     given: set[Node] = field(default_factory=set)
+    selections: Collection[Any] = ()
     selected: set[Node] = field(default_factory=set)
     solution: Solution | None = None
     _specs: dict[Ticket, Spec] = field(default_factory=dict)
     _carried: dict[Node, Node] = field(default_factory=dict)
 
 
-def place(view: GraphView, found: Found, fallback: QConfig | None, crossing: Interface | None = None) -> Sites:
+def place(
+    view: GraphView,
+    found: Found,
+    fallback: QConfig | None,
+    crossing: Interface | None = None,
+    *,
+    selections: Collection[Any] = (),
+) -> Sites:
     """Ask for every site, in graph order, and solve.
 
     Args:
@@ -59,8 +68,9 @@ def place(view: GraphView, found: Found, fallback: QConfig | None, crossing: Int
         found: the instances.
         fallback: observes the input of an op whose own observer is fixed (sigmoid's knows only its output's range).
         crossing: what enters or leaves the graph quantized.
+        selections: patterns of ops whose result is not observed again, as it is picked out of their input.
     """
-    sites, crossing = Sites(), crossing or Interface()
+    sites, crossing = Sites(selections=selections), crossing or Interface()
     sites.given = crossing.given
     for node in view.gm.graph.nodes:
         instance = found.of.get(node)
@@ -227,7 +237,7 @@ def _output(view: GraphView, sites: Sites, instance: Instance) -> None:
         spec = sites._specs[before]
         ticket = sites.book.output(anchor.name, spec, owner=owner)
         sites.book.share(before, ticket, owner=owner)
-        if instance.backend_pattern.config.pattern in SELECTIONS and anchor is instance.root:
+        if instance.backend_pattern.config.pattern in sites.selections and anchor is instance.root:
             sites.selected.add(anchor)
     sites._specs[ticket] = spec
     sites.tickets[anchor] = ticket

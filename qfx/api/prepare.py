@@ -18,6 +18,7 @@ from qfx.api.pause import no_collections
 from qfx.api.stages import prepare_stages, with_passes
 from qfx.capture import capture
 from qfx.config import BackendConfig, PrepareCustomConfig, QConfigMapping
+from qfx.config.backend_config.moves import SELECTIONS
 from qfx.config.resolve import resolve
 from qfx.errors import ConfigError, ModelStateError
 from qfx.graph import GraphView
@@ -273,9 +274,10 @@ def _annotate(
     view: GraphView = context.view
     found = find(view, compiled(given or default_backend()), not_float(view, examples))
     _check_float32(view, found)
-    if given is None:
-        leave_idle_moves(view, found, crossing)
-    return found, place(view, found, mapping.global_qconfig, crossing)
+    if given is not None:
+        return found, place(view, found, mapping.global_qconfig, crossing)
+    leave_idle_moves(view, found, crossing)
+    return found, place(view, found, mapping.global_qconfig, crossing, selections=SELECTIONS)
 
 
 def _plan(view: GraphView, found: Found, sites: Sites) -> dict[str, Any]:

@@ -361,3 +361,16 @@ def test_a_reader_of_a_part_may_have_an_observer_of_its_own() -> None:
     prepared(x)
     made = qfx.convert_fx(prepared, strict=True)
     assert type(made.signed).__module__.startswith("qfx.nn.quantized.dynamic")
+
+
+def test_what_a_given_backend_lists_is_observed_as_it_says() -> None:
+    flatten = qfx.BackendPatternConfig(nn.Flatten).set_observation_type(
+        qfx.ObservationType.OUTPUT_SHARE_OBSERVER_WITH_INPUT
+    )
+    dtypes = [qfx.DTypeConfig(torch.quint8, torch.quint8)]
+    backend = qfx.get_native_backend_config().set_backend_pattern_config(flatten.set_dtype_configs(dtypes))
+    model, x = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(256, 4)).eval(), torch.randn(2, 4, 8, 8)
+    ours = qfx.prepare_fx(model, MAPPING, (x,))
+    given = qfx.prepare_fx(model, MAPPING, (x,), backend_config=backend)
+    kinds = [[type(gm.get_submodule(name)) for name in observers(gm)].count(FollowingObserver) for gm in (ours, given)]
+    assert kinds == [1, 0]

@@ -16,6 +16,8 @@ from qfx.passes.halves import cast
 from qfx.passes.observe import is_dynamic
 from qfx.passes.pipeline import Context
 from qfx.passes.train import trained_as_float
+from qfx.passes.weights import weight_qparams
+from qfx.qparams import QParams
 
 WHOLE = ("dynamic", "weight")
 """Kinds of instances with a float output, whose layer is swapped as a whole."""
@@ -114,7 +116,6 @@ def _qparams(observer: Any, weight: torch.Tensor, is_seen: bool = False) -> dict
         with torch.no_grad():
             observer(weight.detach())
     scale, zero_point = observer.calculate_qparams()
-    scheme = dtypes.affine(observer.qscheme)
-    told = {"qscheme": scheme, "dtype": observer.dtype, "scale": scale, "zero_point": zero_point}
-    told |= {name: getattr(observer, name, None) for name in ("quant_min", "quant_max")}
-    return told | ({"axis": observer.ch_axis} if dtypes.is_per_channel(scheme) else {})
+    axis = observer.ch_axis if dtypes.is_per_channel(observer.qscheme) else None
+    low, high = (getattr(observer, name, None) for name in ("quant_min", "quant_max"))
+    return weight_qparams(QParams(scale, zero_point, axis, observer.dtype, low, high, observer.qscheme))

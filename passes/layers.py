@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 from torch.fx import Node
 
-from qfx import dtypes
 from qfx.errors import ConfigError
 from qfx.graph.attributes import parent_of
 from qfx.nn.quantized import reference
@@ -19,7 +18,7 @@ from qfx.passes.blanks import Blanks
 from qfx.passes.dynamic import is_whole
 from qfx.passes.pipeline import Context
 from qfx.passes.train import trained_as_float
-from qfx.passes.weights import along_output_channels
+from qfx.passes.weights import along_output_channels, weight_qparams
 from qfx.qparams import QParams
 from qfx.spellings import module_spelling
 
@@ -168,17 +167,3 @@ def _container(module: Any, name: str, child: nn.Module) -> nn.Module:
 
 def _as_it_is(parameter: nn.Parameter) -> nn.Parameter:
     return parameter
-
-
-def weight_qparams(qparams: QParams) -> dict[str, Any]:
-    """What a reference module is told of its weight."""
-    scheme: Any = qparams.qscheme
-    found = {
-        "qscheme": dtypes.affine(scheme),
-        "dtype": qparams.dtype,
-        "scale": qparams.scale,
-        "zero_point": qparams.zero_point,
-        "quant_min": qparams.quant_min,
-        "quant_max": qparams.quant_max,
-    }
-    return found | ({"axis": qparams.axis} if qparams.is_per_channel else {})

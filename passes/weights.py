@@ -1,4 +1,4 @@
-"""Which axis the scales of a weight lie along."""
+"""Scales of weights: the axis they lie along, and how a reference module is told of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from qfx import dtypes
 from qfx.kernels.weighted import output_axis
 from qfx.ops import Op
 from qfx.patterns.catalogue.weighted import TRANSPOSED
+from qfx.qparams import QParams
 
 
 def along_output_channels(observer: Any, op: Op) -> Any:
@@ -24,3 +25,17 @@ def along_output_channels(observer: Any, op: Op) -> Any:
             if dtypes.is_per_channel(getattr(each, "qscheme", None)) and getattr(each, "ch_axis", None) == 0:
                 each.ch_axis = output_axis(op.name)
     return observer
+
+
+def weight_qparams(qparams: QParams) -> dict[str, Any]:
+    """What a reference module is told of its weight."""
+    scheme: Any = qparams.qscheme
+    found = {
+        "qscheme": dtypes.affine(scheme),
+        "dtype": qparams.dtype,
+        "scale": qparams.scale,
+        "zero_point": qparams.zero_point,
+        "quant_min": qparams.quant_min,
+        "quant_max": qparams.quant_max,
+    }
+    return found | ({"axis": qparams.axis} if qparams.is_per_channel else {})

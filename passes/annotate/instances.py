@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
 from torch.fx import Node
 
 from qfx.config import (
@@ -25,12 +24,12 @@ from qfx.graph import GraphView, Param, Reading
 from qfx.graph.hooks import hook_names, hooks_of
 from qfx.nn.qat.module import QATModule
 from qfx.passes.annotate.choices import choice
-from qfx.passes.annotate.inputs import NO_ROLES, PARAMETERS, activations, parameter_slots, weight_and_bias
+from qfx.passes.annotate.inputs import PARAMETERS, activations, parameter_slots
 from qfx.passes.annotate.tensors import is_item, is_split, sequences, takes_part
+from qfx.passes.annotate.weighted import computed_weight, has_own_kernel, has_weight, is_empty, reads_indices
 from qfx.passes.annotate.writes import Written, written
 from qfx.passes.backend_pattern import BackendPattern
 from qfx.patterns import Index
-from qfx.patterns.catalogue.weighted import WEIGHTED
 from qfx.patterns.matcher import match
 
 Kind = Literal["own", "same", "dynamic", "weight"]
@@ -40,10 +39,6 @@ MOST_CLAMPS = 2
 
 COMPUTED = "its weight is computed ({}), and kernels take a constant"
 """Why no target lowers a layer; a reference graph quantizes its weight all the same."""
-
-# Layers with several weights, or with integers for inputs: no kernel takes a part of one.
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
 @dataclass(slots=True)
@@ -228,7 +223,7 @@ def _instance(
         if outcome.match is None:
             continue
         root = view.read(backend_pattern.root(outcome.match))
-        if config.observation_type is ObservationType.INPUT_OUTPUT_NOT_OBSERVED and not _has_weight(view, root, config):
+        if config.observation_type is ObservationType.INPUT_OUTPUT_NOT_OBSERVED and not has_weight(view, root, config):
             return None
         resolved = choice(root.node)
         kept = _unfit(view, root, node, config, writes, no_floats) or _suits(view, root, config, resolved)
@@ -237,7 +232,7 @@ def _instance(
             continue
         assert resolved is not None
         assert resolved.qconfig is not None
-        weighted = _has_weight(view, root, config)
+        weighted = has_weight(view, root, config)
         nodes = tuple(sorted(outcome.match.nodes, key=lambda n: n is not root.node))
         return Instance(
             root.node,
@@ -248,7 +243,7 @@ def _instance(
             resolved.why,
             _kind(config, kept, weighted),
             weighted,
-            _computed_weight(root),
+            computed_weight(root),
         )
     found.left[node.name] = left or Left(f"no pattern of the backend has {view.read(node).op.name} as its last op")
     return None
@@ -279,7 +274,7 @@ def _suits(
         return Left(
             f"the config leaves it float ({resolved.why if resolved is not None else 'nothing in the mapping'})"
         )
-    weighted = _has_weight(view, root, config)
+    weighted = has_weight(view, root, config)
     if _asks_for_floats(resolved.qconfig, weighted):
         return Left(f"the config leaves it float ({resolved.why})")
     suits, refusal = first_supported(resolved.qconfig, config.dtype_configs, has_weight=weighted)
@@ -293,18 +288,12 @@ def _suits(
         )
     if suits is None or refusal is not None:
         return Left(f"{refusal} ({resolved.why})", "refused")
-    computed, kind = _computed_weight(root), _kind(config, suits, weighted)
+    computed, kind = computed_weight(root), _kind(config, suits, weighted)
     if computed is not None and (kind != "own" or suits.weight_dtype is torch.float16):
         return Left(COMPUTED.format(computed), "refused")
-    if weighted and _is_empty(view, root):
+    if weighted and is_empty(view, root):
         return Left("its weight has no elements, so there is nothing to quantize", "empty")
     return suits
-
-
-def _computed_weight(root: Reading) -> str | None:
-    """Name of the node that computes the weight of a layer spelled as a function; None where it is a constant."""
-    weight = root.input("w") if root.op in WEIGHTED else None
-    return weight.name if isinstance(weight, Node) else None
 
 
 def _asks_for_floats(qconfig: QConfig, weighted: bool) -> bool:
@@ -320,50 +309,9 @@ def _is_float(facts: ObserverFacts) -> bool:
     return facts.dtype in (None, torch.float32)
 
 
-def _has_weight(view: GraphView, root: Reading, config: BackendPatternConfig) -> bool:
-    """Whether a node has a weight to quantize: a backend that trains a module or has a form for it says so."""
-    own = root.node.op == "call_module" and (config.qat_module or config.reference_quantized_module) is not None
-    return own or is_weighted(view, root, config._input_type_to_index)
-
-
-def is_weighted(view: GraphView, root: Reading, roles: Mapping[str, int] = NO_ROLES) -> bool:
-    """Whether a node has a weight to quantize: a weighted op, a fused module around one, or what the backend says."""
-    if root.op in WEIGHTED or has_own_kernel(view, root.node):
-        return True
-    if root.node.op != "call_module":
-        return root.op.opaque and weight_and_bias(view, root.node, roles)[0] is not None
-    weight = _inner_weight(view, root)
-    return weight is not None and weight.dim() > 1
-
-
-def _inner_weight(view: GraphView, root: Reading) -> torch.Tensor | None:
-    """The weight of the first part of a module."""
-    if root.node.op != "call_module":
-        return None
-    inner = next(iter(view.module(str(root.node.target))._modules.values()), None)
-    weight = getattr(inner, "weight", None) if inner is not None else None
-    return weight if isinstance(weight, torch.Tensor) else None
-
-
-def _is_empty(view: GraphView, root: Reading) -> bool:
-    """Whether a weighted node has a weight without elements: no input features, or no output features."""
-    weight = getattr(root.input("w"), "tensor", None) if root.op in WEIGHTED else _inner_weight(view, root)
-    return weight is not None and weight.numel() == 0
-
-
 def _is_trained(view: GraphView, root: Reading) -> bool:
     """Whether a node calls a module of quantization-aware training, which carries its own observer of the weight."""
     return root.node.op == "call_module" and isinstance(view.module(str(root.node.target)), QATModule)
-
-
-def has_own_kernel(view: GraphView, node: Node) -> bool:
-    """Whether a node calls a recurrent layer or a table of embeddings, which are quantized as a whole."""
-    return node.op == "call_module" and isinstance(view.module(str(node.target)), (*RECURRENT, *TABLES))
-
-
-def reads_indices(view: GraphView, node: Node) -> bool:
-    """Whether a node calls a table of embeddings, whose inputs are integers."""
-    return node.op == "call_module" and isinstance(view.module(str(node.target)), TABLES)
 
 
 def _kind(config: BackendPatternConfig, suits: DTypeConfig, weighted: bool) -> Kind:

@@ -34,7 +34,6 @@ class Sites:
         readers: value -> instance roots that read it quantized, for values only observed on behalf of readers.
         edges: (value, root) observed again for one reader, whose spec differs.
         given: values that are quantized already; nobody observes them.
-        selections: patterns of ops that pick values out of their input.
         selected: values picked out of another one, which has their parameters; they are not observed again.
         weights: functional weight -> factory of an observer -> the op that reads it so, and the roots that do.
     """
@@ -46,7 +45,6 @@ class Sites:
     edges: dict[tuple[Node, Node], Ticket] = field(default_factory=dict)
     weights: dict[Node, dict[Any, tuple[Op, list[Node]]]] = field(default_factory=dict)
     given: set[Node] = field(default_factory=set)
-    selections: Collection[Any] = ()
     selected: set[Node] = field(default_factory=set)
     solution: Solution | None = None
     _specs: dict[Ticket, Spec] = field(default_factory=dict)
@@ -70,7 +68,7 @@ def place(
         crossing: what enters or leaves the graph quantized.
         selections: patterns of ops whose result is not observed again, as it is picked out of their input.
     """
-    sites, crossing = Sites(selections=selections), crossing or Interface()
+    sites, crossing = Sites(), crossing or Interface()
     sites.given = crossing.given
     for node in view.gm.graph.nodes:
         instance = found.of.get(node)
@@ -91,7 +89,7 @@ def place(
             elif instance.kind != "weight":
                 _inputs(view, sites, instance, fallback)
         if node is instance.anchor and instance.kind in ("own", "same"):
-            _output(view, sites, instance)
+            _output(view, sites, instance, selections)
     sites.solution = sites.book.solve()
     return sites
 
@@ -221,7 +219,7 @@ def _functional_weight(view: GraphView, sites: Sites, instance: Instance) -> Any
     return bias
 
 
-def _output(view: GraphView, sites: Sites, instance: Instance) -> None:
+def _output(view: GraphView, sites: Sites, instance: Instance, selections: Collection[Any]) -> None:
     owner = f"{instance.pattern} at {instance.root.name}"
     anchor = instance.anchor
     if instance.kind == "own" and not reuses_input(instance.qconfig):
@@ -237,7 +235,7 @@ def _output(view: GraphView, sites: Sites, instance: Instance) -> None:
         spec = sites._specs[before]
         ticket = sites.book.output(anchor.name, spec, owner=owner)
         sites.book.share(before, ticket, owner=owner)
-        if instance.backend_pattern.config.pattern in sites.selections and anchor is instance.root:
+        if instance.backend_pattern.config.pattern in selections and anchor is instance.root:
             sites.selected.add(anchor)
     sites._specs[ticket] = spec
     sites.tickets[anchor] = ticket

@@ -46,10 +46,10 @@ BODIES: dict[str, Callable[[Any, torch.Tensor], Any]] = {
 @pytest.mark.parametrize("name", BODIES)
 def test_all_of_it_is_integer(name: str) -> None:
     prepared = trained(BODIES[name])
-    rounded = prepared(X)  # in evaluation mode, where dropout gives what it takes
+    rounded = prepared(X).detach()  # in evaluation mode, where dropout gives what it takes
     made = qfx.convert_fx(prepared, strict=True)
     assert qfx.summary(made).coverage_nodes == 1.0
-    assert made(X).shape == rounded.shape
+    assert (made(X) - rounded).abs().mean() < 0.05 * rounded.abs().mean()
     reference = qfx.convert_to_reference_fx(prepared)
     step = float(next(value for key, value in list(made.named_buffers())[::-1] if "scale" in key))
     torch.testing.assert_close(made(X), reference(X), rtol=0, atol=2.01 * step)

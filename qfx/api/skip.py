@@ -36,7 +36,7 @@ def leave_computed(gm: GraphModule, plan: dict[str, Any], strict: bool) -> dict[
     lines = listed(f"{describe(node)}: {reasons[node.name]}" for node in gm.graph.nodes if node.name in reasons)
     message = f"{len(found)} operators that were to be quantized stay float: {lines}"
     if strict:
-        raise DowngradeError(message)
+        raise DowngradeError(f"{message}. Make these weights parameters, or leave the layers out of the mapping")
     warn(f"{message}.")
     left = {node: reasons[name] for name, each in found.items() for node in each["nodes"]}
     return {

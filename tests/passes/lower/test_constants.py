@@ -84,7 +84,7 @@ def test_a_computed_weight_stays_float(function: Any, target: str) -> None:
     torch.testing.assert_close(found(X), gm(X), rtol=0, atol=0.3)
     assert "its weight is computed" in found.plan["float"]["linear"]
     assert sum("linear" in kernel for kernel in found.plan["kernels"].values()) == 1  # the layer before it
-    with pytest.raises(DowngradeError, match=said):
+    with pytest.raises(DowngradeError, match=f"{said}. Make these weights parameters"):
         qfx.convert_fx(gm, target=target, strict=True)
 
 
